@@ -1,0 +1,2 @@
+//! Empty: lets `lb-userspace` name this crate as a build dependency.
+#![no_std]
