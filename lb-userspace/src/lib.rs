@@ -1,1 +1,3 @@
-//! x
+//! The controller of sip-lb. YAML → maps, in the order of the modules below.
+
+pub mod config;

@@ -1,0 +1,5 @@
+//! file → `RawConfig` → [`Config`].
+
+pub mod model;
+
+pub use model::Config;

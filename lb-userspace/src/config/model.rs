@@ -1,0 +1,189 @@
+//! The configuration as the rest of the program sees it: it cannot be invalid.
+//!
+//! Built only by [`super::load`]; every invariant that `README.md` names (unique names, one family
+//! per service, weights in range, timeouts below intervals) already holds for a value of these types.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// A whole configuration file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// NICs that the XDP program is attached to; at least one.
+    pub interfaces: Vec<String>,
+    pub xdp_mode: XdpMode,
+    /// Secret from which the Call-ID hash key is derived; `None` = make a random one and pin it.
+    pub hash_key: Option<String>,
+    pub metrics_listen: SocketAddr,
+    pub admin_socket: PathBuf,
+    pub pin_dir: PathBuf,
+    pub dialogs: Dialogs,
+    pub limits: Limits,
+    pub controller_lost: ControllerLost,
+    /// In file order; names are unique.
+    pub services: Vec<Service>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native where the driver has it, else generic with a warning.
+    Auto,
+    Native,
+    Generic,
+}
+
+/// `dialogs:`: how many calls are remembered, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialogs {
+    /// Dialogs that fit without eviction; the table has twice as many entries, rounded up to a
+    /// power of two.
+    pub max: u32,
+    /// 256 s … 4 h.
+    pub timeout: Duration,
+}
+
+/// `limits:`: capacities fixed when the maps are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub services: u32,
+    pub endpoints: u32,
+    pub bindings: u32,
+    pub tables: u32,
+    pub fragments: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControllerLost {
+    /// Traffic flows by the last table for as long as it takes.
+    Keep,
+    /// The XDP program passes everything once the controller has been gone for this long.
+    DetachAfter(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub name: String,
+    /// Virtual addresses, at least one, all of one family.
+    pub listen: Vec<SocketAddr>,
+    pub transport: Transport,
+    pub forward: Forward,
+    pub balance: Balance,
+    pub spoof_check: SpoofCheck,
+    /// The service's own set; at least one, one family, unique names, unique addresses.
+    pub backends: Vec<Backend>,
+    pub panic: PanicMode,
+}
+
+/// What works so far; other values of the contract are rejected with "not supported yet".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    Nat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    CallId,
+}
+
+/// How strictly a packet must prove that it comes from the backend whose address it bears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoofCheck {
+    /// Interface, VLAN and, on-link with a known neighbour, source MAC.
+    Strict,
+    /// Interface and VLAN.
+    Interface,
+    Off,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub name: String,
+    pub address: SocketAddr,
+    /// Lower is preferred (RFC 2782).
+    pub priority: u16,
+    pub weight: u16,
+    /// `None` = `health: off`, always up.
+    pub health: Option<HealthCheck>,
+}
+
+/// `health:` after the defaults were applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    /// SIP method of the probe; `OPTIONS` unless configured otherwise.
+    pub method: String,
+    pub interval: Duration,
+    /// Distance of probes once one went unanswered; ≤ `interval`.
+    pub fast_interval: Duration,
+    /// ≤ `interval`.
+    pub timeout: Duration,
+    /// Consecutive good answers that bring a backend up.
+    pub rise: u32,
+    /// Consecutive failures that take a backend down.
+    pub fall: u32,
+    pub expect: Expect,
+    pub initial: Initial,
+}
+
+impl HealthCheck {
+    /// Longest time from a backend's death to its detection:
+    /// interval + (fall − 1) × fast_interval + timeout.
+    #[must_use]
+    pub fn worst_detection(&self) -> Duration {
+        self.interval + self.fast_interval * (self.fall - 1) + self.timeout
+    }
+}
+
+/// Which answers to a probe mean that the backend is alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Any well-formed SIP answer, except 503 (= drain until Retry-After).
+    Any,
+    /// Only these; inclusive ranges of status codes (`200` = 200..=200, `2xx` = 200..=299).
+    Codes(Vec<(u16, u16)>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initial {
+    Up,
+    Down,
+}
+
+/// What happens when all backends of a service fail within one interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanicMode {
+    /// Suspect the own path first: keep the last table for 30 s.
+    Keep,
+    Obey,
+}
+
+/// Health settings by endpoint address; every service that names an endpoint agrees on them.
+pub type HealthByEndpoint = BTreeMap<SocketAddr, Option<HealthCheck>>;
+
+impl Config {
+    /// Every endpoint once, with its health settings.
+    #[must_use]
+    pub fn endpoints(&self) -> HealthByEndpoint {
+        self.services
+            .iter()
+            .flat_map(|s| &s.backends)
+            .map(|b| (b.address, b.health.clone()))
+            .collect()
+    }
+}
+
+impl Service {
+    /// The address family of the service.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
+        self.listen.first().is_some_and(|l| matches!(l.ip(), IpAddr::V4(_)))
+    }
+}
