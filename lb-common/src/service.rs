@@ -1,0 +1,101 @@
+//! What a packet to a VIP finds: the listener and its policy.
+
+use crate::addr::Socket;
+
+/// One VIP:port:transport of a service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Listener {
+    pub socket: Socket,
+    /// Service id, from 1; also the row of the touched-slot map.
+    pub service: u16,
+    /// Choice of the service's own set ([`crate::table::Choice`]), from 1.
+    pub choice: u16,
+    /// What chooses the backend; see [`balance`].
+    pub balance: u8,
+    /// What happens to CRLF and NUL datagrams; 0 = forwarded by source address.
+    pub keepalive: u8,
+    /// What happens to datagrams that are no SIP; 0 = forwarded.
+    pub malformed: u8,
+    /// What a live dialog does when its backend is down; 0 = rehash.
+    pub failover: u8,
+    /// First entry and number of entries of the method and domain rules; 0 = none.
+    pub first_rule: u16,
+    pub rules: u16,
+    pub pad: [u8; 32],
+}
+const _: () = assert!(size_of::<Listener>() == 64);
+
+/// Values of [`Listener::balance`].
+pub mod balance {
+    pub const CALL_ID: u8 = 0;
+}
+
+/// A NIC of this host that the program is attached to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Interface {
+    /// 0 = free slot. Slots are found from `ifindex % INTERFACES` onwards.
+    pub ifindex: u32,
+    /// Number of valid `macs`.
+    pub count: u32,
+    /// The NIC's own MAC and those of virtual routers and VLAN devices on it. Frames to any other
+    /// were flooded here by a switch and are left alone.
+    pub macs: [crate::addr::Mac; 4],
+}
+const _: () = assert!(size_of::<Interface>() == 32);
+
+/// Rows of the interface map.
+pub const INTERFACES: u32 = 256;
+/// Rows that a look-up tries.
+pub const INTERFACE_PROBES: u32 = 4;
+
+/// A name as the configuration has it, padded with NULs; at most 63 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name(pub [u8; 64]);
+const _: () = assert!(size_of::<Name>() == 64);
+
+impl Default for Name {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Name {
+    /// Longest name in bytes.
+    pub const MAX: usize = 63;
+
+    /// Pads `name`; bytes beyond [`Name::MAX`] are cut (the configuration allows no such name).
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let mut bytes = [0; 64];
+        for (to, from) in bytes.iter_mut().zip(name.bytes()).take(Self::MAX) {
+            *to = from;
+        }
+        Self(bytes)
+    }
+
+    /// The name without its padding.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
+        self.0.split_at(end).0
+    }
+}
+
+#[cfg(feature = "user")]
+impl core::fmt::Display for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+#[cfg(feature = "user")]
+impl core::fmt::Debug for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,111 @@
+//! The value of a Call-ID header: where it lies and its hash, in one pass.
+
+use super::{Window, swar};
+use crate::hash::{HashKey, SipHash};
+
+/// Bytes of a Call-ID that are hashed; of a longer one the first so many and its length.
+pub const MAX_HASHED: u32 = 256;
+/// A longer Call-ID counts as this long.
+const MAX_LENGTH: u32 = 1024;
+/// Blanks and one fold that may stand before a value.
+const MAX_SKIPPED: u32 = 48;
+
+/// A Call-ID in a payload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct CallId {
+    /// Where the value starts, in bytes from the start of the payload.
+    pub offset: u32,
+    /// Length in bytes, at least 1; at most 1,024 (longer ones count so).
+    pub length: u32,
+    pub hash: u64,
+}
+
+/// The Call-ID behind the colon at `value`, hashed byte for byte; `Some(None)` if it is empty.
+///
+/// The value runs to SP, HTAB, CR, LF or the end of the datagram (RFC 3261 §25.1: a word has none
+/// of them).
+#[inline(always)]
+pub fn call_id<W: Window>(window: &W, value: u32, key: HashKey) -> Option<Option<CallId>> {
+    let Some(offset) = skip_blanks(window, value)? else {
+        return Some(None);
+    };
+    let len = window.len();
+    let mut hash = SipHash::new(key);
+    let mut at = offset;
+    for i in 0..MAX_HASHED / 8 {
+        let word = window.padded(at)?;
+        let end = ends(word, len.wrapping_sub(at));
+        if end != 0 {
+            let rest = swar::first(end);
+            let length = i * 8 + rest;
+            if length == 0 {
+                return Some(None);
+            }
+            let hash = hash.finish(swar::keep(word, rest), length);
+            return Some(Some(CallId { offset, length: window.forget(length), hash }));
+        }
+        hash.word(word);
+        at = window.forget(at.wrapping_add(8));
+    }
+    let mut length = MAX_LENGTH;
+    for i in MAX_HASHED / 8..MAX_LENGTH / 8 {
+        let word = window.padded(at)?;
+        let end = ends(word, len.wrapping_sub(at));
+        if end != 0 {
+            length = i * 8 + swar::first(end);
+            break;
+        }
+        at = window.forget(at.wrapping_add(8));
+    }
+    let length = window.forget(length);
+    hash.word(u64::from(length));
+    Some(Some(CallId { offset, length, hash: hash.finish(0, MAX_HASHED + 8) }))
+}
+
+/// Where a token ends within `word`, of which `left` bytes belong to the datagram.
+#[inline(always)]
+fn ends(word: u64, left: u32) -> u64 {
+    // Padding behind the end is zero, which raises the filter.
+    if swar::may_have_space(word) == 0 {
+        return 0;
+    }
+    let beyond = if left < 8 { 0x80 << (left * 8) } else { 0 };
+    swar::spaces(word) | beyond
+}
+
+/// The first byte of a value: behind SP and HTAB and at most one folded line (RFC 3261 §7.3.1).
+/// `Some(None)` if the value is empty.
+#[inline(always)]
+pub(super) fn skip_blanks<W: Window>(window: &W, value: u32) -> Option<Option<u32>> {
+    let word = window.padded(value)?;
+    if swar::byte(word, 0) > b' ' {
+        return Some(Some(value));
+    }
+    if swar::byte(word, 0) == b' ' && swar::byte(word, 1) > b' ' {
+        return Some(Some(window.forget(value.wrapping_add(1))));
+    }
+    let mut at = value;
+    let mut folded = false;
+    for _ in 0..MAX_SKIPPED {
+        let word = window.padded(at)?;
+        let first = swar::byte(word, 0);
+        let step = if first == b' ' || first == b'\t' {
+            1
+        } else {
+            let feed = if first == b'\r' { 1 } else { 0 };
+            let behind = swar::byte(word, feed + 1);
+            if swar::byte(word, feed) != b'\n' {
+                // Any other byte starts the value; a lone CR ends the line before it started.
+                return Some((first != b'\r' && at < window.len()).then_some(at));
+            }
+            if folded || (behind != b' ' && behind != b'\t') {
+                return Some(None);
+            }
+            folded = true;
+            feed + 2
+        };
+        at = window.forget(at.wrapping_add(step));
+    }
+    Some(None)
+}

@@ -1,0 +1,42 @@
+//! Reading SIP where it lies: in a packet in the kernel, in a buffer on the host.
+
+mod call_id;
+mod dialog;
+mod headers;
+mod start_line;
+mod swar;
+mod window;
+
+pub use call_id::{CallId, MAX_HASHED, call_id};
+pub use dialog::{cseq_method, has_tag};
+pub use headers::{Headers, REACH, Want, scan};
+pub use start_line::{MAX_LEADING, Message, Method, start_line};
+#[cfg(feature = "user")]
+pub use window::Payload;
+pub use window::Window;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::{self, HashKey};
+
+    #[test]
+    fn an_invite_yields_what_the_datapath_needs() {
+        let text = b"INVITE sip:bob@biloxi.example SIP/2.0\r\nVia: SIP/2.0/UDP pc33;branch=z9hG4bK776\r\n\
+            Max-Forwards: 70\r\nTo: \"Bob;tag=no\" <sip:bob@biloxi.example;tag=no>\r\nFrom: <sip:a@b>;tag=1\r\n\
+            Call-ID: a84b4c76e66710@pc33\r\nCSeq: 314159 INVITE\r\nContent-Length: 0\r\n\r\nCall-ID: body\r\n";
+        let window = Payload::new(text);
+        let (message, start) = start_line(&window).unwrap();
+        assert_eq!(message, Message::Request(Method::Invite));
+        let mut headers = Headers::default();
+        let want = Want { stop_at_call_id: false, to: true, cseq: true };
+        scan(&window, want, start, &mut headers).unwrap();
+        let key = HashKey { k0: 1, k1: 2 };
+        let found = call_id(&window, headers.call_id, key).unwrap().unwrap();
+        assert_eq!(found.hash, hash::bytes(key, b"a84b4c76e66710@pc33"));
+        assert_eq!(found.length, 19);
+        assert!(!has_tag(&window, headers.to).unwrap());
+        assert_eq!(cseq_method(&window, headers.cseq).unwrap(), Method::Invite);
+        assert_eq!(headers.second_call_id, 0);
+    }
+}

@@ -1,0 +1,100 @@
+//! Eight bytes at a time. Masks have bit 7 of every matching byte set, others clear.
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The byte `b` in all eight places.
+pub(crate) const fn all(b: u8) -> u64 {
+    ONES * b as u64
+}
+
+/// Bytes that are zero; exact.
+#[inline(always)]
+pub(crate) const fn zeros(word: u64) -> u64 {
+    !(((word & !HIGH) + !HIGH) | word) & HIGH
+}
+
+/// Bytes that equal `b`; exact.
+#[inline(always)]
+pub(crate) const fn equal(word: u64, b: u8) -> u64 {
+    zeros(word ^ all(b))
+}
+
+/// SP and HTAB; exact.
+#[inline(always)]
+pub(crate) const fn blanks(word: u64) -> u64 {
+    equal(word, b' ') | equal(word, b'\t')
+}
+
+/// SP, HTAB, CR and LF; exact.
+#[inline(always)]
+pub(crate) const fn spaces(word: u64) -> u64 {
+    blanks(word) | equal(word, b'\r') | equal(word, b'\n')
+}
+
+/// Not zero if a byte is at most 0x20; bytes of 0xa1 and above may raise it too.
+#[inline(always)]
+pub(crate) const fn may_have_space(word: u64) -> u64 {
+    word.wrapping_sub(all(0x21)) & !word & HIGH
+}
+
+/// Bit 7 of each byte may be set if it is below 0x0b; never clear where it is. To be ORed over
+/// several words and masked once by [`HIGH_BITS`].
+#[inline(always)]
+pub(crate) const fn may_have_line_feed(word: u64) -> u64 {
+    word.wrapping_sub(all(0x0b))
+}
+
+/// The bits that [`may_have_line_feed`] speaks by.
+pub(crate) const HIGH_BITS: u64 = HIGH;
+
+/// Index of the first byte of a mask that is not zero.
+#[inline(always)]
+pub(crate) const fn first(mask: u64) -> u32 {
+    // The ones below the lowest set byte, one for each byte, summed in the top byte.
+    let below = ((mask & mask.wrapping_neg()) >> 7).wrapping_sub(1);
+    ((below & ONES).wrapping_mul(ONES) >> 56) as u32
+}
+
+/// The first `n` bytes of `word`, 0–7, the others zero.
+#[inline(always)]
+pub(crate) const fn keep(word: u64, n: u32) -> u64 {
+    word & !(u64::MAX << ((n & 7) * 8))
+}
+
+/// Byte `n` of `word`, 0–7.
+#[inline(always)]
+pub(crate) const fn byte(word: u64, n: u32) -> u8 {
+    (word >> ((n & 7) * 8)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn masks_agree_with_bytes(bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0u8..0x24], 8)) {
+            let bytes: [u8; 8] = bytes.try_into().unwrap();
+            let word = u64::from_le_bytes(bytes);
+            let mut filter = 0;
+            filter |= may_have_line_feed(word);
+            for (i, b) in bytes.iter().enumerate() {
+                let bit = 0x80u64 << (8 * i);
+                prop_assert_eq!(zeros(word) & bit != 0, *b == 0);
+                prop_assert_eq!(spaces(word) & bit != 0, b" \t\r\n".contains(b));
+                if *b <= 0x20 {
+                    prop_assert!(may_have_space(word) != 0);
+                }
+                if *b == b'\n' {
+                    prop_assert!(filter & HIGH_BITS != 0);
+                }
+            }
+            if let Some(i) = bytes.iter().position(|&b| b == b'\n') {
+                prop_assert_eq!(first(equal(word, b'\n')), i as u32);
+            }
+        }
+    }
+}

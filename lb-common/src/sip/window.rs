@@ -1,0 +1,88 @@
+//! The one way by which the scanner reads bytes.
+
+/// A datagram's payload, readable in words.
+///
+/// Offsets count bytes from the start of the payload. They may lie up to 32 bytes before it (the
+/// headers of the packet stand there), given as wrapped-around `u32`.
+pub trait Window {
+    /// Length of the payload in bytes, by the UDP header.
+    fn len(&self) -> u32;
+
+    /// The 32 bytes at `offset` as four little-endian words; `None` if they are not all in the
+    /// packet.
+    fn block(&self, offset: u32) -> Option<[u64; 4]>;
+
+    /// The 8 bytes at `offset`, little-endian; `None` if they are not all in the packet.
+    fn word(&self, offset: u32) -> Option<u64>;
+
+    /// Returns `offset`, which is below 4,096, unchanged. In the kernel it makes the verifier
+    /// forget what it knows of it, so that paths which differ only in that knowledge merge.
+    #[inline(always)]
+    #[must_use]
+    fn forget(&self, offset: u32) -> u32 {
+        offset
+    }
+
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The 8 bytes at `offset`; those at and beyond the end read as zero.
+    #[inline(always)]
+    fn padded(&self, offset: u32) -> Option<u64> {
+        let len = self.len();
+        if offset >= len {
+            return Some(0);
+        }
+        let end = offset.wrapping_add(8);
+        let beyond = if end > len { end.wrapping_sub(len) & 7 } else { 0 };
+        let at = self.forget(offset.wrapping_sub(beyond).wrapping_add(8)).wrapping_sub(8);
+        Some(self.word(at)? >> (beyond * 8))
+    }
+}
+
+/// A payload on the host: a copy with the room before it that [`Window`] asks for.
+#[cfg(feature = "user")]
+#[derive(Clone, Debug)]
+pub struct Payload {
+    padded: Vec<u8>,
+}
+
+#[cfg(feature = "user")]
+impl Payload {
+    const BEFORE: usize = 64;
+
+    #[must_use]
+    pub fn new(payload: &[u8]) -> Self {
+        // Line feeds in front, the worst that headers could hold.
+        let mut padded = vec![b'\n'; Self::BEFORE];
+        padded.extend_from_slice(payload);
+        Self { padded }
+    }
+
+    fn at<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let start = Self::BEFORE.checked_add_signed(offset as i32 as isize)?;
+        self.padded.get(start..)?.first_chunk::<N>().copied()
+    }
+}
+
+#[cfg(feature = "user")]
+impl Window for Payload {
+    fn len(&self) -> u32 {
+        (self.padded.len() - Self::BEFORE) as u32
+    }
+
+    fn block(&self, offset: u32) -> Option<[u64; 4]> {
+        let bytes = self.at::<32>(offset)?;
+        let mut words = [0; 4];
+        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*chunk);
+        }
+        Some(words)
+    }
+
+    fn word(&self, offset: u32) -> Option<u64> {
+        self.at::<8>(offset).map(u64::from_le_bytes)
+    }
+}
