@@ -12,7 +12,7 @@ pub const EPOCHS: u32 = 128;
 pub struct Clock {
     /// Jiffies at epoch 0.
     pub base: u64,
-    /// 2³² / (jiffies per epoch), rounded.
+    /// 2³⁶ / (jiffies per epoch), rounded.
     pub rate: u64,
     /// Replay: seconds since epoch 0, taken from the capture; the live program reads jiffies.
     pub seconds: u64,
@@ -27,7 +27,7 @@ impl Clock {
     #[must_use]
     pub const fn new(base: u64, hz: u64, lifetime: u32) -> Self {
         let per_epoch = hz * EPOCH_SECONDS as u64;
-        Self { base, rate: ((1 << 32) + per_epoch / 2) / per_epoch, seconds: 0, lifetime, pad: 0 }
+        Self { base, rate: ((1 << 36) + per_epoch / 2) / per_epoch, seconds: 0, lifetime, pad: 0 }
     }
 
     /// The epoch at `jiffies`.
@@ -35,7 +35,7 @@ impl Clock {
     #[must_use]
     pub const fn epoch(&self, jiffies: u64) -> u32 {
         let since = jiffies.wrapping_sub(self.base);
-        ((since.wrapping_mul(self.rate) >> 32) as u32) % EPOCHS
+        ((since.wrapping_mul(self.rate) >> 36) as u32) % EPOCHS
     }
 
     /// The epoch by the replay cell.
