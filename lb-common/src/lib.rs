@@ -1,7 +1,3 @@
-<<<<<<< HEAD
-//! x
-#![no_std]
-=======
 //! What the XDP program and the controller share.
 //!
 //! Everything here is pure and builds without `std`: the kernel compiles the same text as the
@@ -31,4 +27,3 @@ pub mod sip;
 pub mod stats;
 pub mod table;
 pub mod verdict;
->>>>>>> c9a8a16 (Lay out the maps, the scanner, the hash and the slot table that kernel and controller share)
