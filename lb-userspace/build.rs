@@ -5,6 +5,7 @@ use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -13,7 +14,17 @@ use aya_build::{Package, Toolchain};
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("cargo::error={why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<()> {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = here.parent().context("the crate lies in the workspace")?;
 
