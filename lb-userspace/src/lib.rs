@@ -1,3 +1,4 @@
 //! The controller of sip-lb. YAML → maps, in the order of the modules below.
 
 pub mod config;
+pub mod netlink;

@@ -1,0 +1,22 @@
+//! Links, addresses, routes and neighbours of this host, followed by netlink.
+//!
+//! [`Network`] and what it answers ([`Network::next_hop`], [`Network::ingress_paths`],
+//! [`Network::client_routes`]) are pure.
+
+pub mod client_routes;
+pub mod model;
+pub mod next_hop;
+pub mod route_table;
+
+pub use client_routes::{ClientRoute, MAX_CLIENT_ROUTES};
+pub use model::{Link, LinkKind, Mac, Neighbour, NeighbourState, Network, VlanTag};
+pub use next_hop::{Incomplete, IngressPath, NextHop, Resolved, Unusable};
+
+#[cfg(test)]
+mod client_routes_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod next_hop_tests;
+#[cfg(test)]
+pub(crate) mod sample;
