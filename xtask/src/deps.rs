@@ -14,7 +14,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Commands that the tests and the demonstration call, and the Debian package of each.
-const PEERS: [(&str, &str); 13] = [
+const PEERS: [(&str, &str); 12] = [
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("kamailio", "kamailio"),
@@ -27,7 +27,6 @@ const PEERS: [(&str, &str); 13] = [
     ("ping", "iputils-ping"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
-    ("cpio", "cpio"),
 ];
 
 /// Compiler and linker of the BPF target; afterwards a plain `cargo build` works as well.
