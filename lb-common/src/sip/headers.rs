@@ -19,8 +19,10 @@ const MAX_BLANKS: u32 = 15;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub struct Want {
-    /// Stop behind the first line that completes what is wanted, at the latest at the blank line.
+    /// Stop at the first Call-ID; `Headers::next` says where to go on.
     pub stop_at_call_id: bool,
+    /// Stop once those of To and CSeq that are looked for are found.
+    pub stop_at_others: bool,
     pub to: bool,
     pub cseq: bool,
 }
@@ -146,7 +148,8 @@ fn visit<W: Window>(window: &W, want: Want, line: u32, headers: &mut Headers) ->
             }
         }
     }
-    Some(false)
+    let complete = (!want.to || headers.to != 0) && (!want.cseq || headers.cseq != 0);
+    Some(want.stop_at_others && complete)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,7 @@ mod tests {
         let (message, start) = start_line(&window).unwrap();
         assert_eq!(message, Message::Request(Method::Invite));
         let mut headers = Headers::default();
-        let want = Want { stop_at_call_id: false, to: true, cseq: true };
+        let want = Want { stop_at_call_id: false, stop_at_others: false, to: true, cseq: true };
         scan(&window, want, start, &mut headers).unwrap();
         let key = HashKey { k0: 1, k1: 2 };
         let found = call_id(&window, headers.call_id, key).unwrap().unwrap();
