@@ -1,4 +1,5 @@
 //! The controller of sip-lb. YAML → maps, in the order of the modules below.
 
 pub mod config;
+pub mod maps;
 pub mod netlink;
