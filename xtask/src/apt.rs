@@ -46,36 +46,53 @@ impl Apt {
                 println!("{why}; going on with the package lists as they are");
             }
         }
-        let before = units();
+        let before = enabled();
         let _policy = NoDaemons::set()?;
         exec::run(
             Command::new("apt-get")
                 .env("DEBIAN_FRONTEND", "noninteractive")
-                .args(["install", "-y", "-q", "--no-install-recommends"])
+                .args(["install", "-y", "-q", "--no-remove", "--no-install-recommends"])
                 .args(["-o", "Dpkg::Use-Pty=0"])
                 .args(packages),
         )?;
-        let added: Vec<_> = units().difference(&before).cloned().collect();
-        if !added.is_empty() && exec::have("systemctl") {
-            println!("services stay off: {}", added.join(" "));
-            exec::run(Command::new("systemctl").args(["disable", "--quiet"]).args(&added))?;
+        let after = enabled();
+        let units: Vec<_> = after.units.difference(&before.units).collect();
+        if !units.is_empty() && exec::have("systemctl") {
+            exec::run(Command::new("systemctl").args(["disable", "--quiet"]).args(&units))?;
+        }
+        // Most services come with both; `systemctl` has turned off the scripts of its units.
+        for script in enabled().scripts.difference(&before.scripts) {
+            exec::run(Command::new("update-rc.d").args([script, "disable"]))?;
         }
         Ok(())
     }
 }
 
-/// Names of the services and timers that are wanted at boot.
-fn units() -> BTreeSet<String> {
-    let Ok(wants) = fs::read_dir("/etc/systemd/system") else { return BTreeSet::new() };
-    wants
-        .flatten()
-        .filter(|dir| dir.file_name().to_string_lossy().ends_with(".wants"))
-        .filter_map(|dir| fs::read_dir(dir.path()).ok())
-        .flatten()
-        .flatten()
-        .map(|unit| unit.file_name().to_string_lossy().into_owned())
-        .filter(|unit| unit.ends_with(".service") || unit.ends_with(".timer"))
-        .collect()
+/// What starts at boot.
+struct Enabled {
+    /// Services and timers of systemd.
+    units: BTreeSet<String>,
+    /// Init scripts, in systems without systemd.
+    scripts: BTreeSet<String>,
+}
+
+fn enabled() -> Enabled {
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let systemd = Path::new("/etc/systemd/system");
+    let wanted = names(systemd).into_iter().filter(|name| name.ends_with(".wants"));
+    let units = wanted.flat_map(|wants| names(&systemd.join(wants)));
+    // `S01kamailio`: S is for start, then comes the order.
+    let scripts = ["/etc/rc2.d", "/etc/rc3.d", "/etc/rc5.d"].map(Path::new).into_iter();
+    let scripts = scripts.flat_map(names).filter(|name| name.starts_with('S'));
+    Enabled {
+        units: units
+            .filter(|unit| unit.ends_with(".service") || unit.ends_with(".timer"))
+            .collect(),
+        scripts: scripts.filter_map(|name| name.get(3..).map(str::to_owned)).collect(),
+    }
 }
 
 /// While it lives, installed packages start nothing. An existing policy comes back afterwards.
