@@ -1,3 +1,11 @@
-//! What the tests share.
+//! What the tests of sip-lb stand on: packets with checksums of their own, SIP messages, a
+//! laboratory of network namespaces, and real SIP peers in it.
+//!
+//! `cargo xtask demo` runs in the same laboratory.
+#![deny(unsafe_code)]
 
+pub mod frame;
+pub mod message;
+pub mod net;
+pub mod packet;
 pub mod qemu;
