@@ -38,7 +38,6 @@ fn build() -> Result<()> {
     }
 
     println!("cargo:rerun-if-env-changed={}", toolchain::CHOICE);
-    println!("cargo:rerun-if-env-changed=PATH");
     for path in ["lb-common", "xtask/src/toolchain.rs", "Cargo.toml", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", workspace.join(path).display());
     }
