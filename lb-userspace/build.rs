@@ -1,12 +1,7 @@
 //! Compiles the XDP program for the BPF target into `OUT_DIR/sip-lb-xdp`, where the binary embeds
 //! it from. The object is never committed.
 
-use std::{
-    env,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya_build::{Package, Toolchain};
@@ -45,7 +40,7 @@ fn build() -> Result<()> {
         println!("cargo:rerun-if-changed={}", linker.display());
     }
 
-    let path = path_with(&toolchain::tools_dir(workspace))?;
+    let path = path_with([Some(toolchain::tools_dir(workspace)), compiler.bin.clone()])?;
     // SAFETY: a build script starts with one thread, and none has been started yet: nobody
     // reads the environment meanwhile. aya-build hands it on to the inner cargo.
     unsafe {
@@ -66,7 +61,7 @@ fn build() -> Result<()> {
         .with_context(|| format!("lb-ebpf does not compile with {}", compiler.about))
 }
 
-fn path_with(first: &Path) -> Result<OsString> {
+fn path_with(first: [Option<PathBuf>; 2]) -> Result<OsString> {
     let rest = env::var_os("PATH").unwrap_or_default();
-    Ok(env::join_paths(std::iter::once(first.to_owned()).chain(env::split_paths(&rest)))?)
+    Ok(env::join_paths(first.into_iter().flatten().chain(env::split_paths(&rest)))?)
 }

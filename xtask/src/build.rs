@@ -1,5 +1,7 @@
 //! `cargo xtask build`: compiler and linker for the BPF target, then the workspace.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::{deps, exec};
@@ -16,13 +18,18 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     deps::ensure_build()?;
     exec::headline("build");
+    let binary = controller(args.release)?;
+    println!("built {} with the XDP program inside", binary.display());
+    Ok(())
+}
+
+/// Builds the controller, given the tools; the path of `sip-lb`.
+pub(crate) fn controller(release: bool) -> Result<PathBuf> {
     let mut cargo = exec::cargo();
     cargo.arg("build");
-    if args.release {
+    if release {
         cargo.arg("--release");
     }
     exec::run(&mut cargo)?;
-    let profile = if args.release { "release" } else { "debug" };
-    println!("built target/{profile}/sip-lb with the XDP program inside");
-    Ok(())
+    Ok(exec::target_dir().join(if release { "release" } else { "debug" }).join("sip-lb"))
 }

@@ -60,12 +60,19 @@ fn clippy_bpf() -> Result<()> {
         let packages = ["rust-web-clippy"];
         Apt::open(&packages)?.install(&packages)?;
     }
-    let mut cargo = if toolchain::have_rustup() {
-        let mut rustup = Command::new("rustup");
-        rustup.args(["run", &compiler.name, "cargo"]);
-        rustup
-    } else {
-        Command::new("cargo")
+    let mut cargo = match &compiler.bin {
+        Some(bin) => {
+            let mut cargo = Command::new(bin.join("cargo"));
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let dirs = std::iter::once(bin.clone()).chain(std::env::split_paths(&path));
+            cargo.env("PATH", std::env::join_paths(dirs)?);
+            cargo
+        }
+        None => {
+            let mut rustup = Command::new("rustup");
+            rustup.args(["run", &compiler.name, "cargo"]);
+            rustup
+        }
     };
     if compiler.bootstrap {
         cargo.env("RUSTC_BOOTSTRAP", "1");

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{MetadataCommand, TargetKind};
 
-use crate::{deps, exec};
+use crate::{build, deps, exec};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -65,51 +65,56 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
     let targets = Targets::read()?;
     exec::headline("build");
-    exec::run(exec::cargo().args(["build"]))?;
-    exec::run(exec::cargo().args(["test", "--no-run", "--workspace", "--exclude=lb-ebpf"]))?;
+    let sip_lb = build::controller(false)?;
+    exec::run(cargo_test().arg("--no-run"))?;
 
     let mut reports = Vec::new();
     for layer in LAYERS {
         if args.only.is_none_or(|only| only == layer) {
             exec::headline(&format!("tests: {}", layer.title()));
-            reports.push((layer, run_layer(layer, targets.of(layer))?));
+            reports.push((layer, run_layer(layer, targets.of(layer), &sip_lb)?));
         }
     }
     conclude(&reports)
 }
 
-fn run_layer(layer: Layer, targets: &[String]) -> Result<Report> {
+fn run_layer(layer: Layer, targets: &[String], sip_lb: &Path) -> Result<Report> {
     let start = Instant::now();
     let mut commands = Vec::new();
     if layer == Layer::Host {
-        let mut cargo = exec::cargo();
-        cargo.args(["test", "--no-fail-fast", "-plb-common", "-plb-userspace", "-pxtask"]);
-        commands.push(cargo);
-        let mut library = exec::cargo();
-        library.args(["test", "--no-fail-fast", "-plb-tests", "--lib"]);
-        commands.push(library);
+        let mut unit_tests = cargo_test();
+        unit_tests.args(["--lib", "--bins"]);
+        unit_tests.args(targets.iter().flat_map(|name| ["--test", name]));
+        let mut examples = cargo_test();
+        examples.arg("--doc");
+        commands.extend([unit_tests, examples]);
     } else if targets.is_empty() {
         println!("no test target of lb-tests is called `{}…`", layer.prefix());
-    }
-    if !targets.is_empty() {
-        let mut cargo = exec::cargo();
-        cargo.args(["test", "--no-fail-fast", "-plb-tests"]);
-        cargo.args(targets.iter().flat_map(|name| ["--test", name]));
-        // Namespaces and calls are timed: side by side they would measure each other.
+    } else {
+        let mut tests = cargo_test();
+        tests.args(targets.iter().flat_map(|name| ["--test", name]));
+        // Calls are timed, and the guest takes both cores: side by side they would disturb each other.
         if matches!(layer, Layer::Netns | Layer::Kernel) {
-            cargo.args(["--", "--test-threads=1"]);
+            tests.args(["--", "--test-threads=1"]);
         }
-        commands.push(cargo);
+        commands.push(tests);
     }
 
     let mut report = Report::default();
     for command in &mut commands {
-        let sip_lb = exec::workspace().join("target/debug/sip-lb");
         command.env("PATH", exec::path_with_sbin()).env("SIP_LB_BIN", sip_lb);
         let (text, success) = exec::tee(command)?;
         report.add(&text, success);
     }
     Ok(report.close(start.elapsed()))
+}
+
+/// The same members each time: another choice would compile the dependencies again, with other
+/// features.
+fn cargo_test() -> Command {
+    let mut cargo = exec::cargo();
+    cargo.args(["test", "--workspace", "--exclude=lb-ebpf", "--no-fail-fast"]);
+    cargo
 }
 
 /// The end of it all: a line for each layer.
@@ -190,18 +195,25 @@ impl Targets {
         let names = metadata
             .packages
             .iter()
-            .filter(|package| package.name.as_str() == "lb-tests")
-            .flat_map(|package| &package.targets)
-            .filter(|target| target.kind.contains(&TargetKind::Test))
-            .map(|target| target.name.clone());
+            .flat_map(|package| package.targets.iter().map(move |target| (package, target)))
+            .filter(|(_, target)| target.kind.contains(&TargetKind::Test))
+            .map(|(package, target)| (package.name.to_string(), target.name.clone()));
         Self::sort(names)
     }
 
-    /// Sorts target names into layers; an error for one that no layer would run.
-    fn sort(names: impl Iterator<Item = String>) -> Result<Self> {
+    /// Sorts targets (package, name) into layers; an error for one that no layer would run.
+    /// Only lb-tests has tests that want more than the host.
+    fn sort(targets: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let mut layers: Vec<_> = LAYERS.map(|layer| (layer, Vec::new())).into();
-        for name in names {
-            match layers.iter_mut().find(|(layer, _)| name.starts_with(layer.prefix())) {
+        for (package, name) in targets {
+            let found = layers.iter_mut().find(|(layer, _)| {
+                if package == "lb-tests" {
+                    name.starts_with(layer.prefix())
+                } else {
+                    *layer == Layer::Host
+                }
+            });
+            match found {
                 Some((_, targets)) => targets.push(name),
                 None => {
                     let prefixes = LAYERS.map(Layer::prefix).join(", ");
@@ -292,12 +304,22 @@ mod tests {
 
     #[test]
     fn a_test_target_outside_of_all_layers_is_an_error() {
-        let names = ["netns_calls", "program_table", "netns_reload"].map(str::to_owned);
-        let targets = Targets::sort(names.into_iter()).unwrap();
+        let names = [
+            ("lb-tests", "netns_calls"),
+            ("lb-tests", "program_table"),
+            ("lb-common", "corpus"),
+            ("lb-tests", "netns_reload"),
+        ];
+        let sort = |names: &[(&str, &str)]| {
+            let owned = names.iter().map(|(p, n)| ((*p).to_owned(), (*n).to_owned()));
+            Targets::sort(owned.collect::<Vec<_>>().into_iter())
+        };
+        let targets = sort(&names).unwrap();
+        assert_eq!(targets.of(Layer::Host), ["corpus"]);
         assert_eq!(targets.of(Layer::Netns), ["netns_calls", "netns_reload"]);
         assert_eq!(targets.of(Layer::Program), ["program_table"]);
         assert!(targets.of(Layer::Kernel).is_empty());
-        assert!(Targets::sort(["lost".to_owned()].into_iter()).is_err());
+        assert!(sort(&[("lb-tests", "lost")]).is_err());
     }
 
     #[test]

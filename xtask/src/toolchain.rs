@@ -35,6 +35,8 @@ pub(crate) struct Compiler {
     pub(crate) name: String,
     /// Not a nightly: unstable features have to be unlocked with `RUSTC_BOOTSTRAP=1`.
     pub(crate) bootstrap: bool,
+    /// Where its programs are, if `PATH` has to lead to them because there is no rustup.
+    pub(crate) bin: Option<PathBuf>,
     /// For people: version and LLVM.
     pub(crate) about: String,
 }
@@ -77,15 +79,16 @@ fn system_compiler() -> Result<Compiler, String> {
     if !Path::new(SYSTEM_PREFIX).join("bin/cargo").exists() {
         return Err(format!("no cargo beside {}", rustc.display()));
     }
-    // Without rustup the compiler in PATH is used as it is.
-    if have_rustup() {
+    let rustup = have_rustup();
+    if rustup {
         let sysroot = output(rustup_run(SYSTEM_NAME).args(["--print", "sysroot"]))
             .map_err(|_why| format!("rustup does not know it as `{SYSTEM_NAME}`"))?;
         if sysroot.trim() != SYSTEM_PREFIX {
             return Err(format!("rustup's `{SYSTEM_NAME}` is {}", sysroot.trim()));
         }
     }
-    Ok(Compiler { name: SYSTEM_NAME.into(), bootstrap: true, about })
+    let bin = (!rustup).then(|| Path::new(SYSTEM_PREFIX).join("bin"));
+    Ok(Compiler { name: SYSTEM_NAME.into(), bootstrap: true, bin, about })
 }
 
 /// A rustup toolchain by name.
@@ -94,7 +97,7 @@ fn rustup_compiler(name: &str) -> Result<Compiler, String> {
         .map_err(|_why| "not installed".to_owned())?;
     let about = inspect(rustup_run(name), Path::new(sysroot.trim()))?;
     let bootstrap = !about.contains("-nightly");
-    Ok(Compiler { name: name.into(), bootstrap, about })
+    Ok(Compiler { name: name.into(), bootstrap, bin: None, about })
 }
 
 /// Checks version, LLVM and source of the compiler that `rustc` runs; says what it is.
