@@ -6,7 +6,8 @@
 
 use super::{Window, swar};
 
-/// A header line is found if it starts at most this many bytes behind the start of the search.
+/// A header line is found if it starts 1 to so many bytes behind the start of the search; a search
+/// that goes on from a Call-ID reaches as far again.
 pub const REACH: u32 = 1408;
 
 /// Blocks of 32 bytes that cover [`REACH`].
@@ -37,13 +38,13 @@ pub struct Headers {
     pub cseq: u32,
     /// 1 if a second Call-ID line was seen; only as far as the search went.
     pub second_call_id: u32,
-    /// Where the search stopped and may go on; a line feed that was already looked at may lie
-    /// behind it. `u32::MAX` = at the blank line or the end.
+    /// Start of the Call-ID line at which the search stopped and from which it may go on;
+    /// `u32::MAX` = it stopped for another reason.
     pub next: u32,
 }
 
-/// Searches from `from` (the start line's offset, or `next` of an earlier search that stopped at the
-/// Call-ID), adding to `headers`.
+/// Searches behind `from` (the start line's offset, or `next` of an earlier search that stopped at
+/// the Call-ID; never a line feed), adding to `headers`.
 #[inline(always)]
 pub fn scan<W: Window>(window: &W, want: Want, from: u32, headers: &mut Headers) -> Option<()> {
     let len = window.len();
@@ -76,7 +77,13 @@ pub fn scan<W: Window>(window: &W, want: Want, from: u32, headers: &mut Headers)
                     feeds &= feeds.wrapping_sub(1);
                     let line = base.wrapping_add(8 * i as u32 + 1).wrapping_add(position);
                     // Signed: the line may lie before the payload.
-                    if (line as i32) <= from as i32 || line >= len {
+                    if (line as i32) <= from as i32 {
+                        // Drop the other feeds before the search too: they may stand in a row.
+                        let before = from.wrapping_sub(base.wrapping_add(8 * i as u32));
+                        feeds &= if before < 8 { u64::MAX << (before * 8) } else { 0 };
+                        continue;
+                    }
+                    if line >= len {
                         continue;
                     }
                     let line = window.forget(line);
