@@ -3,11 +3,12 @@
 use super::{Window, swar};
 use crate::hash::{HashKey, SipHash};
 
-/// Bytes of a Call-ID that are hashed; of a longer one the first so many and its length.
+/// Bytes of a Call-ID that are hashed; of a longer one the first so many, then its length as a
+/// little-endian word of eight bytes.
 pub const MAX_HASHED: u32 = 256;
 /// A longer Call-ID counts as this long.
 const MAX_LENGTH: u32 = 1024;
-/// Blanks and one fold that may stand before a value.
+/// Blanks that may stand before a value; a fold counts as one with the blank behind it.
 const MAX_SKIPPED: u32 = 48;
 
 /// A Call-ID in a payload.
@@ -59,6 +60,9 @@ pub fn call_id<W: Window>(window: &W, value: u32, key: HashKey) -> Option<Option
         at = window.forget(at.wrapping_add(8));
     }
     let length = window.forget(length);
+    if length == MAX_HASHED {
+        return Some(Some(CallId { offset, length, hash: hash.finish(0, MAX_HASHED) }));
+    }
     hash.word(u64::from(length));
     Some(Some(CallId { offset, length, hash: hash.finish(0, MAX_HASHED + 8) }))
 }
@@ -75,7 +79,7 @@ fn ends(word: u64, left: u32) -> u64 {
 }
 
 /// The first byte of a value: behind SP and HTAB and at most one folded line (RFC 3261 §7.3.1).
-/// `Some(None)` if the value is empty.
+/// `Some(None)` if the value is empty or more than [`MAX_SKIPPED`] blanks stand before it.
 #[inline(always)]
 pub(super) fn skip_blanks<W: Window>(window: &W, value: u32) -> Option<Option<u32>> {
     let word = window.padded(value)?;
@@ -87,7 +91,8 @@ pub(super) fn skip_blanks<W: Window>(window: &W, value: u32) -> Option<Option<u3
     }
     let mut at = value;
     let mut folded = false;
-    for _ in 0..MAX_SKIPPED {
+    // One more round finds the value behind the last blank.
+    for _ in 0..MAX_SKIPPED + 1 {
         let word = window.padded(at)?;
         let first = swar::byte(word, 0);
         let step = if first == b' ' || first == b'\t' {
