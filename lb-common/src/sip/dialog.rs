@@ -5,17 +5,25 @@ use super::{Method, Window, call_id::skip_blanks, swar};
 /// Steps from one special character to the next within a To header.
 const MAX_STEPS: u32 = 40;
 
+/// Where in a To header a special character stands.
+const PLAIN: u32 = 0;
+const QUOTED: u32 = 1;
+const ANGLED: u32 = 2;
+/// At the end of a line that ends behind a semicolon.
+const BEFORE_NAME: u32 = 4;
+
 /// True if the To header whose value starts behind the colon at `value` has a `tag` parameter
 /// (RFC 3261 §20.39): the request is inside a dialog.
 ///
-/// Quoted strings and angle brackets hide what is in them. A header of more than 40 special
-/// characters or words counts as untagged.
+/// Quoted strings and angle brackets hide what is in them. The name stands behind a semicolon and
+/// at most four blanks, on its line or the folded one behind it, and ends at `=`, SP or HTAB. The
+/// search takes 40 steps; one ends behind a special character (`"\<>;` and LF) or after eight bytes
+/// without.
 #[inline(always)]
 pub fn has_tag<W: Window>(window: &W, value: u32) -> Option<bool> {
     let mut at = window.forget(value);
     let len = window.len();
-    // Within quotes 1, within angle brackets 2.
-    let mut inside = 0u32;
+    let mut place = PLAIN;
     for _ in 0..MAX_STEPS {
         if at >= len {
             return Some(false);
@@ -33,40 +41,46 @@ pub fn has_tag<W: Window>(window: &W, value: u32) -> Option<bool> {
         }
         let position = swar::first(special);
         let byte = swar::byte(word, position);
-        let mut next = at.wrapping_add(position).wrapping_add(1);
+        let mut next = window.forget(at.wrapping_add(position).wrapping_add(1));
+        let behind = window.padded(next)?;
+        let mut parameter = false;
         if byte == b'\n' {
-            // The header goes on in a folded line.
-            let behind = swar::byte(window.padded(window.forget(next))?, 0);
-            if behind != b' ' && behind != b'\t' {
+            if !matches!(swar::byte(behind, 0), b' ' | b'\t') {
                 return Some(false);
             }
-            // A quoted string never spans lines.
-            inside &= 2;
-        } else if inside == 1 {
+            // The header goes on in a folded line; a quoted string does not.
+            parameter = place == BEFORE_NAME;
+            place &= ANGLED;
+        } else if place == QUOTED {
             if byte == b'"' {
-                inside = 0;
-            } else if byte == b'\\' {
+                place = PLAIN;
+            } else if byte == b'\\' && swar::byte(behind, 0) != b'\n' {
                 next = next.wrapping_add(1);
             }
-        } else if byte == b'"' && inside == 0 {
-            inside = 1;
+        } else if byte == b'"' && place == PLAIN {
+            place = QUOTED;
         } else if byte == b'<' {
-            inside = 2;
+            place = ANGLED;
         } else if byte == b'>' {
-            inside = 0;
-        } else if byte == b';' && inside == 0 {
-            let word = window.padded(window.forget(next))?;
+            place = PLAIN;
+        } else if byte == b';' && place == PLAIN {
+            parameter = true;
+        }
+        if parameter {
             // Up to four blanks fit between the semicolon and the name.
-            let blanks = swar::first((!swar::blanks(word) & swar::HIGH_BITS) | 1 << 63);
-            let name = (word >> (blanks * 8)) as u32;
+            let blanks = swar::first((!swar::blanks(behind) & swar::HIGH_BITS) | 1 << 63);
+            let name = (behind >> (blanks * 8)) as u32;
             if (name | 0x0020_2020) & 0x00ff_ffff == u32::from_le_bytes(*b"tag\0")
                 && matches!((name >> 24) as u8, b'=' | b' ' | b'\t')
             {
                 return Some(true);
             }
+            if name as u8 == b'\n' || name as u16 == u16::from_le_bytes(*b"\r\n") {
+                place = BEFORE_NAME;
+            }
         }
         at = window.forget(next);
-        inside = window.forget(inside);
+        place = window.forget(place);
     }
     Some(false)
 }
