@@ -3,7 +3,7 @@
 use super::{Window, swar};
 
 /// CR and LF bytes that may stand before the start line (RFC 3261 §7.5 sets no bound; a datagram
-/// that has more is taken as it stands).
+/// that has more is a keepalive).
 pub const MAX_LEADING: u32 = 16;
 
 macro_rules! methods {
@@ -121,11 +121,13 @@ impl Method {
 pub enum Message {
     /// A request, or anything else that is not one of the kinds below.
     Request(Method),
-    /// A response with its status code (RFC 3261 §7.2), 0 if that is not three digits.
+    /// A response with its status code (RFC 3261 §7.2), 0 if no three digits stand behind a version
+    /// of three characters and a space.
     Response(u16),
     /// A STUN message: first two bits 0 and the magic cookie (RFC 5389 §6).
     Stun,
-    /// Empty, fewer than 12 bytes, or CR, LF and NUL only at its start.
+    /// Fewer than 12 bytes, or where the start line should be none: the end, a 17th CR or LF, NUL,
+    /// or another control character up to CR, such as a STUN message without the cookie has.
     Keepalive,
 }
 
@@ -156,12 +158,13 @@ pub fn start_line<W: Window>(window: &W) -> Option<(Message, u32)> {
             return Some((Message::Keepalive, start));
         }
     }
-    if word as u32 == u32::from_le_bytes(*b"SIP/") {
+    // In any letter case (RFC 3261 §7.1); no method has a slash.
+    if word as u32 | 0x0020_2020 == u32::from_le_bytes(*b"sip/") {
         // "SIP/2.0 200": the version is three characters in every SIP that exists.
         let status = window.padded(window.forget(start.wrapping_add(8)))?;
         let digit = |n| u16::from(swar::byte(status, n).wrapping_sub(b'0'));
-        let (a, b, c) = (digit(0), digit(1), digit(2));
-        let code = if a < 10 && b < 10 && c < 10 { a * 100 + b * 10 + c } else { 0 };
+        let (a, b, c, d) = (digit(0), digit(1), digit(2), digit(3));
+        let code = if a < 10 && b < 10 && c < 10 && d > 9 { a * 100 + b * 10 + c } else { 0 };
         return Some((Message::Response(code), start));
     }
     let next = window.padded(window.forget(start.wrapping_add(8)))?;
