@@ -4,8 +4,11 @@
 //! `cargo xtask demo` runs in the same laboratory.
 #![deny(unsafe_code)]
 
+pub mod command;
 pub mod frame;
+pub mod lab;
 pub mod message;
 pub mod net;
 pub mod packet;
+pub mod process;
 pub mod qemu;
