@@ -1,14 +1,20 @@
 //! Links, addresses, routes and neighbours of this host, followed by netlink.
 //!
 //! [`Network`] and what it answers ([`Network::next_hop`], [`Network::ingress_paths`],
-//! [`Network::client_routes`]) are pure.
+//! [`Network::client_routes`]) are pure; [`spawn`] starts the task that keeps one up to date.
 
 pub mod client_routes;
+mod decode;
+mod keeper;
+mod kernel;
+mod mirror;
 pub mod model;
 pub mod next_hop;
 pub mod route_table;
 
 pub use client_routes::{ClientRoute, MAX_CLIENT_ROUTES};
+pub use kernel::NetlinkError;
+pub use mirror::{NetlinkHandle, Options, spawn};
 pub use model::{Link, LinkKind, Mac, Neighbour, NeighbourState, Network, VlanTag};
 pub use next_hop::{Incomplete, IngressPath, NextHop, Resolved, Unusable};
 
