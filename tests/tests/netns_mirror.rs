@@ -1,0 +1,434 @@
+//! The view of the network that the controller keeps by netlink, against a real kernel: what
+//! changes in a namespace shows in a snapshot.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    net::IpAddr,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use lb_userspace::netlink::{
+    self, Incomplete, IngressPath, LinkKind, NetlinkHandle, Network, NextHop, Options, Resolved,
+    Unusable,
+};
+use nix::sched::{CloneFlags, setns};
+use tokio::sync::watch;
+
+type Snapshots = watch::Receiver<Arc<Network>>;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Two namespaces joined by a veth: `v0` (10.77.0.1, fd77::1) in the host under test, `p0`
+/// (10.77.0.2, fd77::2, MAC 02:…:02) in its peer.
+struct Lab {
+    host: String,
+    peer: String,
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Lab {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("nlm-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { host: format!("{id}-host"), peer: format!("{id}-peer") };
+        run("ip", &["netns", "add", &lab.host]);
+        run("ip", &["netns", "add", &lab.peer]);
+        // No automatic addresses and no address checks: nothing but what a test does changes.
+        for name in [&lab.host, &lab.peer] {
+            let quiet =
+                "cd /proc/sys/net/ipv6/conf/default; echo 0 >accept_dad; echo 1 >addr_gen_mode";
+            run("ip", &["netns", "exec", name, "sh", "-ec", quiet]);
+        }
+        lab.ip("link add v0 address 02:00:00:00:00:01 type veth peer name p0");
+        lab.ip(&format!("link set p0 address 02:00:00:00:00:02 netns {}", lab.peer));
+        lab.ip("addr add 10.77.0.1/24 dev v0");
+        lab.ip("addr add fd77::1/64 dev v0 nodad");
+        // The kernel solicits IPv6 neighbours from the link-local address.
+        lab.ip("addr add fe80::1/64 dev v0 nodad");
+        lab.ip("link set v0 up");
+        lab.peer("addr add 10.77.0.2/24 dev p0");
+        lab.peer("addr add fd77::2/64 dev p0 nodad");
+        lab.peer("link set p0 up");
+        lab
+    }
+
+    /// `ip` in the host's namespace.
+    fn ip(&self, command: &str) -> String {
+        run("ip", &[&["-n", &self.host], &command.split(' ').collect::<Vec<_>>()[..]].concat())
+    }
+
+    fn peer(&self, command: &str) -> String {
+        run("ip", &[&["-n", &self.peer], &command.split(' ').collect::<Vec<_>>()[..]].concat())
+    }
+
+    fn index(&self, link: &str) -> u32 {
+        let shown = self.ip(&format!("-o link show dev {link}"));
+        shown.split(':').next().unwrap().parse().unwrap()
+    }
+
+    /// Runs `test` on a thread of its own inside the host's namespace, with a mirror started.
+    fn mirror<F>(&self, options: Options, test: F)
+    where
+        F: AsyncFnOnce(Snapshots, NetlinkHandle) + Send,
+    {
+        let namespace = File::open(format!("/run/netns/{}", self.host)).unwrap();
+        let body = move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (snapshots, handle) = netlink::spawn(options).await.unwrap();
+                test(snapshots, handle).await;
+            });
+        };
+        let result = thread::scope(|scope| scope.spawn(body).join());
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in [&self.host, &self.peer] {
+            // A namespace that was never made cannot be deleted; the test has failed then anyway.
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Waits for a snapshot that fulfils `condition`.
+async fn until(
+    snapshots: &mut Snapshots,
+    what: &str,
+    condition: impl Fn(&Network) -> bool,
+) -> Arc<Network> {
+    let waiting = tokio::time::timeout(PATIENCE, snapshots.wait_for(|network| condition(network)));
+    let found = waiting.await.map(|snapshot| snapshot.unwrap().clone());
+    found.unwrap_or_else(|_| panic!("never saw: {what}; last {:#?}", snapshots.borrow()))
+}
+
+fn named(network: &Network, name: &str) -> Option<LinkKind> {
+    network.link_by_name(name).map(|link| link.kind.clone())
+}
+
+fn resolved(network: &Network, to: &str) -> Option<Resolved> {
+    match network.next_hop(addr(to)) {
+        NextHop::Resolved(hop) => Some(hop),
+        NextHop::Incomplete(_) | NextHop::Unusable(_) => None,
+    }
+}
+
+fn incomplete(network: &Network, to: &str) -> Option<Incomplete> {
+    match network.next_hop(addr(to)) {
+        NextHop::Incomplete(hop) => Some(hop),
+        NextHop::Resolved(_) | NextHop::Unusable(_) => None,
+    }
+}
+
+fn is_unusable(network: &Network, to: &str, reason: Unusable) -> bool {
+    network.next_hop(addr(to)) == NextHop::Unusable(reason)
+}
+
+#[test]
+fn the_first_snapshot_is_complete() {
+    let lab = Lab::new();
+    lab.ip("link set lo up");
+    lab.ip("neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev v0 nud permanent");
+    lab.ip("route add default via 10.77.0.2");
+    let v0 = lab.index("v0");
+    lab.mirror(Options::default(), async |snapshots, _handle| {
+        let network = snapshots.borrow().clone();
+        let local = ["127.0.0.1", "::1", "10.77.0.1", "fd77::1", "fe80::1"].map(addr);
+        assert_eq!(network.local_addresses(), local.into());
+        assert_eq!(network.interface_macs(v0), [[2, 0, 0, 0, 0, 1]]);
+        assert!(!network.policy_rules.ipv4 && !network.policy_rules.ipv6);
+        let expected = Resolved {
+            ifindex: v0,
+            vlans: vec![],
+            src_mac: [2, 0, 0, 0, 0, 1],
+            dst_mac: [2, 0, 0, 0, 0, 2],
+            mtu: 1500,
+            on_link: false,
+            gateway: Some(addr("10.77.0.2")),
+            device: v0,
+        };
+        assert_eq!(resolved(&network, "198.51.100.1"), Some(expected));
+        assert!(is_unusable(&network, "10.77.0.1", Unusable::Local));
+        assert!(is_unusable(&network, "10.77.0.255", Unusable::NotUnicast));
+        assert!(is_unusable(&network, "2001:db8::1", Unusable::NoRoute));
+    });
+}
+
+#[test]
+fn links_come_and_go() {
+    let lab = Lab::new();
+    lab.mirror(Options::default(), async |mut snapshots, _handle| {
+        let v0 = lab.index("v0");
+        lab.ip("link add link v0 name vrrp1 address 00:00:5e:00:01:01 type macvlan mode bridge");
+        lab.ip("link add br0 type bridge");
+        lab.ip("link add v1 type veth peer name v2");
+        lab.ip("link set v1 master br0");
+        lab.ip("link set v1 up");
+        lab.ip("link add x0 type vxlan id 5 dstport 4789 remote 10.77.0.2");
+        lab.ip("link set x0 mtu 1300");
+        let done = |network: &Network| network.link_by_name("x0").is_some_and(|l| l.mtu == 1300);
+        let network = until(&mut snapshots, "all links", done).await;
+
+        assert_eq!(named(&network, "v0"), Some(LinkKind::Veth { peer: None }));
+        assert_eq!(named(&network, "v1"), Some(LinkKind::Veth { peer: Some(lab.index("v2")) }));
+        assert_eq!(named(&network, "vrrp1"), Some(LinkKind::Macvlan { lower: Some(v0) }));
+        assert_eq!(named(&network, "br0"), Some(LinkKind::Bridge));
+        assert_eq!(named(&network, "x0"), Some(LinkKind::Other("vxlan".into())));
+        assert_eq!(network.link_by_name("v1").unwrap().master, Some(lab.index("br0")));
+        assert_eq!(network.interface_macs(v0), [[2, 0, 0, 0, 0, 1], [0, 0, 0x5e, 0, 1, 1]]);
+        let state = |name| network.link_by_name(name).map(|link| (link.up, link.carrier));
+        assert_eq!(
+            [state("v0"), state("v1"), state("v2")],
+            [(true, true), (true, false), (false, false)].map(Some)
+        );
+
+        lab.ip("link del vrrp1");
+        until(&mut snapshots, "vrrp1 gone", |n| named(n, "vrrp1").is_none()).await;
+        lab.peer("link set p0 down");
+        until(&mut snapshots, "no carrier", |n| !n.link_by_name("v0").unwrap().carrier).await;
+        lab.peer("link set p0 up");
+        until(&mut snapshots, "carrier", |n| n.link_by_name("v0").unwrap().carrier).await;
+    });
+}
+
+#[test]
+fn a_neighbour_of_a_macvlan_is_reached_by_the_lower_link() {
+    let lab = Lab::new();
+    lab.ip("link add link v0 name vrrp1 address 00:00:5e:00:01:01 type macvlan mode bridge");
+    lab.ip("addr add 10.20.0.1/24 dev vrrp1");
+    lab.ip("link set vrrp1 mtu 1400");
+    lab.ip("link set vrrp1 up");
+    lab.peer("addr add 10.20.0.2/24 dev p0");
+    lab.mirror(Options::default(), async |mut snapshots, handle| {
+        let (v0, vrrp) = (lab.index("v0"), lab.index("vrrp1"));
+        let missing = incomplete(&snapshots.borrow(), "10.20.0.2").unwrap();
+        assert_eq!((missing.ifindex, missing.device), (v0, vrrp));
+
+        handle.resolve(missing.resolve, missing.device).await.unwrap();
+        let network = until(&mut snapshots, "peer", |n| resolved(n, "10.20.0.2").is_some()).await;
+        let hop = resolved(&network, "10.20.0.2").unwrap();
+        assert_eq!((hop.ifindex, hop.mtu, hop.device), (v0, 1400, vrrp));
+        assert_eq!((hop.src_mac, hop.dst_mac), ([0, 0, 0x5e, 0, 1, 1], [2, 0, 0, 0, 0, 2]));
+    });
+}
+
+#[test]
+fn resolution_finds_a_neighbour_and_a_flush_forgets_it() {
+    let lab = Lab::new();
+    lab.mirror(Options::default(), async |mut snapshots, handle| {
+        let v0 = lab.index("v0");
+        for peer in ["10.77.0.2", "fd77::2"] {
+            assert_eq!(incomplete(&snapshots.borrow(), peer).unwrap().resolve, addr(peer));
+            handle.resolve(addr(peer), v0).await.unwrap();
+            let found = until(&mut snapshots, "resolved", |n| resolved(n, peer).is_some()).await;
+            let hop = resolved(&found, peer).unwrap();
+            assert_eq!((hop.dst_mac, hop.on_link), ([2, 0, 0, 0, 0, 2], true));
+            lab.ip("neigh flush dev v0");
+            until(&mut snapshots, "forgotten", |n| incomplete(n, peer).is_some()).await;
+        }
+        let refused = handle.resolve(addr("10.77.0.2"), 9999).await.unwrap_err();
+        assert!(refused.to_string().contains("resolve a neighbour"), "{refused}");
+    });
+}
+
+#[test]
+fn destinations_in_use_are_resolved_again_without_being_asked() {
+    let lab = Lab::new();
+    lab.ip("route add default via 10.77.0.2");
+    lab.ip("route add 2001:db8::/32 via fd77::2");
+    lab.mirror(Options::default(), async |mut snapshots, handle| {
+        let good = |network: &Network| {
+            // The default gateway is in use by clients, whatever was named.
+            resolved(network, "198.51.100.1").is_some()
+                && resolved(network, "2001:db8::1").is_some()
+        };
+        until(&mut snapshots, "gateways", good).await;
+
+        lab.ip("addr add 10.78.0.1/24 dev v0");
+        lab.peer("addr add 10.78.0.2/24 dev p0");
+        handle.keep_resolved([addr("10.78.0.2")].into());
+        until(&mut snapshots, "named one", |n| resolved(n, "10.78.0.2").is_some()).await;
+        for _ in 0..3 {
+            lab.ip("neigh flush dev v0");
+            until(&mut snapshots, "forgotten", |n| resolved(n, "10.78.0.2").is_none()).await;
+            until(&mut snapshots, "back", |n| good(n) && resolved(n, "10.78.0.2").is_some()).await;
+        }
+    });
+}
+
+#[test]
+fn a_stale_neighbour_in_use_is_confirmed() {
+    let lab = Lab::new();
+    let soon = "echo 0 >/proc/sys/net/ipv4/neigh/v0/delay_first_probe_time";
+    run("ip", &["netns", "exec", &lab.host, "sh", "-ec", soon]);
+    lab.mirror(Options::default(), async |mut snapshots, handle| {
+        lab.ip("neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev v0 nud stale");
+        lab.ip("neigh add 10.77.0.3 lladdr 02:00:00:00:00:03 dev v0 nud stale");
+        until(&mut snapshots, "stale", |n| resolved(n, "10.77.0.3").is_some()).await;
+        handle.keep_resolved([addr("10.77.0.2"), addr("10.77.0.3")].into());
+        // Nobody has 10.77.0.3: what was trusted is given up.
+        until(&mut snapshots, "gone", |n| resolved(n, "10.77.0.3").is_none()).await;
+        assert!(resolved(&snapshots.borrow(), "10.77.0.2").is_some());
+        let shown = lab.ip("neigh show 10.77.0.2 dev v0");
+        assert!(shown.contains("REACHABLE"), "{shown}");
+    });
+}
+
+#[test]
+fn routes_follow_their_changes_and_vanish_with_their_link_and_address() {
+    let lab = Lab::new();
+    for n in 2..5 {
+        lab.ip(&format!("neigh add 10.77.0.{n} lladdr 02:00:00:00:00:0{n} dev v0 nud permanent"));
+    }
+    lab.ip("neigh add fd77::9 lladdr 02:00:00:00:00:09 dev v0 nud permanent");
+    lab.mirror(Options::default(), async |mut snapshots, _handle| {
+        let to = |n: u8| {
+            move |network: &Network| {
+                resolved(network, "198.51.100.1").is_some_and(|hop| hop.dst_mac[5] == n)
+            }
+        };
+        lab.ip("route add default via 10.77.0.2");
+        until(&mut snapshots, "default", to(2)).await;
+        lab.ip("route replace default via 10.77.0.3");
+        until(&mut snapshots, "replaced", to(3)).await;
+        lab.ip("route add 198.51.100.0/24 via 10.77.0.4 metric 10");
+        until(&mut snapshots, "more specific", to(4)).await;
+        lab.ip("route add 198.51.100.0/24 via 10.77.0.2 metric 5");
+        until(&mut snapshots, "better metric", to(2)).await;
+        lab.ip("route add 198.51.100.0/25 via inet6 fd77::9");
+        until(&mut snapshots, "IPv4 by IPv6", to(9)).await;
+        lab.ip("route add blackhole 198.51.100.0/26");
+        until(&mut snapshots, "blackhole", |n| is_unusable(n, "198.51.100.1", Unusable::Refused))
+            .await;
+        lab.ip("nexthop add id 7 via 10.77.0.4 dev v0");
+        lab.ip("route add 198.51.100.0/27 nhid 7");
+        until(&mut snapshots, "next-hop object", to(4)).await;
+        lab.ip("nexthop replace id 7 via 10.77.0.3 dev v0");
+        until(&mut snapshots, "next-hop object changed", to(3)).await;
+
+        lab.ip("addr del 10.77.0.1/24 dev v0");
+        let gone = |network: &Network| is_unusable(network, "203.0.113.1", Unusable::NoRoute);
+        until(&mut snapshots, "gone with the address", gone).await;
+
+        lab.ip("addr add 10.77.0.1/24 dev v0");
+        lab.ip("route add default via 10.77.0.2");
+        until(&mut snapshots, "back", |n| !gone(n)).await;
+        lab.ip("link set v0 down");
+        until(&mut snapshots, "gone with the link", gone).await;
+    });
+}
+
+#[test]
+fn ecmp_legs_are_seen_for_both_families() {
+    let lab = Lab::new();
+    lab.ip("link add v1 type veth peer name v2");
+    for command in ["set v1 up", "set v2 up"] {
+        lab.ip(&format!("link {command}"));
+    }
+    lab.ip("addr add 10.5.0.1/24 dev v1");
+    lab.ip("addr add fd05::1/64 dev v1 nodad");
+    lab.ip("route add 198.51.100.0/24 nexthop via 10.77.0.2 nexthop via 10.5.0.2");
+    lab.ip("route add 2001:db8::/32 nexthop via fd77::2 nexthop via fd05::2");
+    let path = |link| IngressPath { ifindex: lab.index(link), vlans: vec![] };
+    lab.mirror(Options::default(), async |mut snapshots, _handle| {
+        let both = [path("v0"), path("v1")].into_iter().collect::<BTreeSet<_>>();
+        let seen = |network: &Network, source: &str| -> BTreeSet<IngressPath> {
+            network.ingress_paths(addr(source)).into_iter().collect()
+        };
+        for source in ["198.51.100.1", "2001:db8::1"] {
+            assert_eq!(seen(&snapshots.borrow(), source), both, "{source}");
+        }
+        // One next hop out of a set: the case in which events do not tell the whole.
+        lab.ip("route del 2001:db8::/32 via fd77::2");
+        let one = |n: &Network| seen(n, "2001:db8::1") == [path("v1")].into();
+        until(&mut snapshots, "one leg", one).await;
+        lab.ip("route append 2001:db8::/32 via fd77::2");
+        until(&mut snapshots, "two legs", |n| seen(n, "2001:db8::1") == both).await;
+    });
+}
+
+#[test]
+fn policy_rules_are_noticed_per_family() {
+    let lab = Lab::new();
+    lab.mirror(Options::default(), async |mut snapshots, _handle| {
+        lab.ip("rule add from 10.77.0.1 lookup 100");
+        until(&mut snapshots, "IPv4 rule", |n| n.policy_rules.ipv4 && !n.policy_rules.ipv6).await;
+        assert!(is_unusable(&snapshots.borrow(), "10.77.0.2", Unusable::PolicyRules));
+        lab.ip("rule del from 10.77.0.1 lookup 100");
+        until(&mut snapshots, "no rule", |n| !n.policy_rules.ipv4).await;
+        lab.ip("-6 rule add fwmark 1 lookup main");
+        until(&mut snapshots, "IPv6 rule", |n| n.policy_rules.ipv6 && !n.policy_rules.ipv4).await;
+    });
+}
+
+#[test]
+fn after_lost_events_everything_is_seen_again() {
+    let lab = Lab::new();
+    let options = Options { receive_buffer: 4096 };
+    lab.mirror(options, async |mut snapshots, handle| {
+        until(&mut snapshots, "start", |n| named(n, "v0").is_some()).await;
+        assert_eq!(handle.overruns(), 0);
+        // Commands run on this thread: the task cannot read meanwhile, and its queue overflows.
+        let batch: String = (0..500)
+            .map(|i| {
+                let (a, b) = (i / 250, i % 250);
+                format!("neigh add 10.77.0.{b} lladdr 02:00:00:00:01:01 dev v0 nud permanent\n")
+                    .repeat(usize::from(a == 0 && b > 2))
+                    + &format!("route add 198.{a}.{b}.0/24 via 10.77.0.2\n")
+            })
+            .collect();
+        let file = format!("{}/{}.batch", env!("CARGO_TARGET_TMPDIR"), lab.host);
+        std::fs::write(&file, batch + "link add link v0 name last type macvlan\n").unwrap();
+        lab.ip(&format!("-batch {file}"));
+        std::fs::remove_file(&file).unwrap();
+
+        let all = |network: &Network| {
+            named(network, "last").is_some()
+                && (3..250).all(|n| resolved(network, &format!("10.77.0.{n}")).is_some())
+                && (0..250)
+                    .all(|n| !is_unusable(network, &format!("198.1.{n}.1"), Unusable::NoRoute))
+                && network.routes.prefixes(254).count() == 503
+        };
+        until(&mut snapshots, "everything", all).await;
+        assert!(handle.overruns() > 0, "nothing was lost, so this test proves nothing");
+    });
+}
+
+#[test]
+fn the_task_ends_with_its_last_receiver() {
+    let lab = Lab::new();
+    lab.mirror(Options::default(), async |snapshots, handle| {
+        drop(snapshots);
+        let ended = async {
+            while handle.resolve(addr("10.77.0.2"), 9999).await.unwrap_err().to_string()
+                != "the task that follows the network has ended"
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    });
+}
