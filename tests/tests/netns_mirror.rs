@@ -1,5 +1,6 @@
 //! The view of the network that the controller keeps by netlink, against a real kernel: what
 //! changes in a namespace shows in a snapshot.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
     collections::BTreeSet,
@@ -249,6 +250,12 @@ fn resolution_finds_a_neighbour_and_a_flush_forgets_it() {
             lab.ip("neigh flush dev v0");
             until(&mut snapshots, "forgotten", |n| incomplete(n, peer).is_some()).await;
         }
+        // Some other change, so that there is a snapshot after the deletion too.
+        lab.ip("link set v0 mtu 1400");
+        let changed = |network: &Network| network.link_by_name("v0").unwrap().mtu == 1400;
+        let network = until(&mut snapshots, "other change", changed).await;
+        let peers = network.neighbours.keys().filter(|(_, peer)| !peer.is_multicast()).count();
+        assert_eq!(peers, 0, "{:?}", network.neighbours);
         let refused = handle.resolve(addr("10.77.0.2"), 9999).await.unwrap_err();
         assert!(refused.to_string().contains("resolve a neighbour"), "{refused}");
     });
@@ -298,7 +305,7 @@ fn a_stale_neighbour_in_use_is_confirmed() {
 }
 
 #[test]
-fn routes_follow_their_changes_and_vanish_with_their_link_and_address() {
+fn routes_follow_their_changes() {
     let lab = Lab::new();
     for n in 2..5 {
         lab.ip(&format!("neigh add 10.77.0.{n} lladdr 02:00:00:00:00:0{n} dev v0 nud permanent"));
@@ -338,6 +345,27 @@ fn routes_follow_their_changes_and_vanish_with_their_link_and_address() {
         until(&mut snapshots, "back", |n| !gone(n)).await;
         lab.ip("link set v0 down");
         until(&mut snapshots, "gone with the link", gone).await;
+    });
+}
+
+#[test]
+fn ipv4_routes_vanish_with_their_link_although_no_event_says_so() {
+    let lab = Lab::new();
+    lab.ip("link add v1 type veth peer name v2");
+    let off = "cd /proc/sys/net/ipv6/conf; echo 1 >v1/disable_ipv6; echo 1 >v2/disable_ipv6";
+    run("ip", &["netns", "exec", &lab.host, "sh", "-ec", off]);
+    lab.ip("link set v2 up");
+    lab.mirror(Options::default(), async |mut snapshots, _handle| {
+        let listed =
+            |network: &Network| network.routes.covering(254, addr("203.0.113.1")).next().is_some();
+        for end in ["link set v1 down", "link del v1"] {
+            lab.ip("addr replace 10.5.0.1/24 dev v1");
+            lab.ip("link set v1 up");
+            lab.ip("route add 203.0.113.0/24 via 10.5.0.2");
+            until(&mut snapshots, "route", listed).await;
+            lab.ip(end);
+            until(&mut snapshots, "no route", |n| !listed(n)).await;
+        }
     });
 }
 

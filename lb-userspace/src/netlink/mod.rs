@@ -21,6 +21,8 @@ pub use next_hop::{Incomplete, IngressPath, NextHop, Resolved, Unusable};
 #[cfg(test)]
 mod client_routes_tests;
 #[cfg(test)]
+mod decode_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod next_hop_tests;

@@ -174,8 +174,8 @@ impl Network {
 
     fn legs_towards(&self, address: IpAddr) -> impl Iterator<Item = &Leg> + '_ {
         let routes = if self.policy_rules.apply_to(address) {
-            let tables = self.routes.tables().filter(|table| *table != LOCAL);
-            tables.filter_map(|table| self.best_of(table, address)?.ok()).flatten().collect()
+            let best = |table| self.best_of(table, address)?.ok();
+            self.routes.tables().filter_map(best).flatten().collect()
         } else {
             self.routes_to(address).unwrap_or_default()
         };
