@@ -1,5 +1,6 @@
 //! The controller of sip-lb. YAML → maps, in the order of the modules below.
 
+pub mod cli;
 pub mod config;
 pub mod maps;
 pub mod netlink;

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -28,7 +30,8 @@ pub struct Config {
     pub services: Vec<Service>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum XdpMode {
     /// Native where the driver has it, else generic with a warning.
     Auto,
@@ -79,23 +82,27 @@ pub struct Service {
 }
 
 /// What works so far; other values of the contract are rejected with "not supported yet".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Transport {
     Udp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Forward {
     Nat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Balance {
     CallId,
 }
 
 /// How strictly a packet must prove that it comes from the backend whose address it bears.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SpoofCheck {
     /// Interface, VLAN and, on-link with a known neighbour, source MAC.
     Strict,
@@ -151,14 +158,16 @@ pub enum Expect {
     Codes(Vec<(u16, u16)>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Initial {
     Up,
     Down,
 }
 
 /// What happens when all backends of a service fail within one interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PanicMode {
     /// Suspect the own path first: keep the last table for 30 s.
     Keep,
