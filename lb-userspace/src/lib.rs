@@ -4,3 +4,5 @@ pub mod cli;
 pub mod config;
 pub mod maps;
 pub mod netlink;
+pub mod reconcile;
+pub mod state;

@@ -17,6 +17,7 @@ use lb_common::{
     table::{Choice, MEMBERS, MemberOrder, Members, Table},
 };
 
+pub mod dump;
 pub mod faulty;
 pub mod memory;
 

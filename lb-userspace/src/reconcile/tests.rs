@@ -1,0 +1,1 @@
+//! Scenarios of a controller's life, with every write failing once.

@@ -1,0 +1,399 @@
+//! What every map should say: a pure function of configuration, health, the operator's word and
+//! the network.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use lb_common::{
+    addr::{Addr, Socket},
+    backend::{Binding, Endpoint, IngressPath, NextHop, ROUTES, Route, endpoint, spoof},
+    hash::HashKey,
+    maps::{HOST_ADDRESSES, PortSet, Settings},
+    service::{Interface, Listener, Name, balance},
+    table::{MEMBERS, MemberOrder, Members},
+};
+
+use super::{
+    Admin, AdminStates, Health, Standing, admin_of,
+    ids::{Ids, OWN_SET, socket},
+    route::{SetMember, SetTable},
+    table::{SlotTable, TableCache},
+};
+use crate::{
+    config::model::{Backend, Balance, Config, Initial, Service},
+    maps::Orders,
+};
+
+/// The ways to and from an endpoint's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// The default asks the kernel's routing table for every packet.
+    pub next_hop: NextHop,
+    /// Where its packets may arrive.
+    pub ingress: Vec<IngressPath>,
+}
+
+/// The host's network, as far as the program must know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkView {
+    /// By endpoint address.
+    pub paths: BTreeMap<Addr, Path>,
+    /// NICs that the program is attached to; [`Interface::ifindex`] is set.
+    pub interfaces: Vec<Interface>,
+    /// Unicast addresses of this host.
+    pub host_addresses: BTreeSet<Addr>,
+    /// Routes towards clients, most specific first.
+    pub client_routes: Vec<Route>,
+}
+
+/// Everything that decides what the maps should say, beside [`Ids`].
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    pub config: &'a Config,
+    /// By endpoint; one that is missing stands as its `initial` says.
+    pub health: &'a BTreeMap<Socket, Standing>,
+    pub admin: &'a AdminStates,
+    /// Services whose backends all went down at once, which is not believed yet: those that are
+    /// down count as up, so that the last table stays.
+    pub suspected: &'a BTreeSet<String>,
+    pub network: &'a NetworkView,
+    pub key: HashKey,
+    /// [`Settings::lost_after`], in jiffies.
+    pub lost_after: u64,
+}
+
+/// A member list with its priorities and weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberList {
+    pub members: Members,
+    pub orders: Orders,
+}
+
+/// What a choice should publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredChoice {
+    pub listener: u16,
+    pub service: u16,
+    pub set: Name,
+    pub list: Arc<MemberList>,
+    pub table: Arc<SlotTable>,
+}
+
+/// A configured backend and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendState {
+    pub name: String,
+    pub endpoint: Socket,
+    pub priority: u16,
+    pub weight: u16,
+    pub standing: Standing,
+    pub admin: Admin,
+    /// Slots of the table: its share of new dialogs × 65,536.
+    pub slots: u32,
+}
+
+/// A configured service and how new dialogs are shared out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceState {
+    pub id: u16,
+    /// The tier in use; `None` if no backend is usable.
+    pub active_priority: Option<u16>,
+    pub table_digest: u64,
+    /// By name.
+    pub backends: Vec<BackendState>,
+}
+
+/// What the maps should say. Unset entries are not listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredState {
+    pub settings: Settings,
+    pub routes: Vec<Route>,
+    /// By ifindex.
+    pub interfaces: BTreeMap<u32, Interface>,
+    pub service_names: BTreeMap<u16, Name>,
+    pub set_names: BTreeMap<u16, Name>,
+    pub backend_names: BTreeMap<u16, Name>,
+    pub listeners: BTreeMap<u16, Listener>,
+    pub endpoints: BTreeMap<u16, Endpoint>,
+    pub bindings: BTreeMap<u16, Binding>,
+    pub choices: BTreeMap<u16, DesiredChoice>,
+    /// Ids by socket.
+    pub listener_index: BTreeMap<Socket, u16>,
+    pub endpoint_index: BTreeMap<Socket, u16>,
+    pub host_index: BTreeMap<Socket, u16>,
+    /// Rows of [`lb_common::maps::ports`].
+    pub ports: [Box<PortSet>; 2],
+    /// By name; for people, not for maps.
+    pub services: BTreeMap<String, ServiceState>,
+    /// What had to be left out.
+    pub notices: Vec<String>,
+}
+
+/// Share of new dialogs of each backend of `service`: exact slots / 65,536.
+#[must_use]
+pub fn shares(desired: &DesiredState, service: &str) -> BTreeMap<String, f64> {
+    desired
+        .services
+        .get(service)
+        .map(|state| {
+            let share = |slots: u32| f64::from(slots) / lb_common::table::SLOTS as f64;
+            state.backends.iter().map(|b| (b.name.clone(), share(b.slots))).collect()
+        })
+        .unwrap_or_default()
+}
+
+/// The desired state. `ids` must have admitted the configuration.
+#[must_use]
+pub fn desired(inputs: &Inputs<'_>, ids: &Ids, cache: &mut TableCache) -> DesiredState {
+    let mut state = Builder::new(inputs, ids);
+    state.bindings();
+    for service in &inputs.config.services {
+        state.service(service, cache);
+    }
+    state.endpoints();
+    state.retired_listeners();
+    state.network();
+    cache.trim();
+    state.out
+}
+
+struct Builder<'a> {
+    inputs: &'a Inputs<'a>,
+    ids: &'a Ids,
+    out: DesiredState,
+    /// By endpoint id: the binding to its first listener in file order.
+    primary: BTreeMap<u16, u16>,
+    /// Endpoints that are configured, and whether packets go there.
+    up: BTreeMap<u16, bool>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(inputs: &'a Inputs<'a>, ids: &'a Ids) -> Self {
+        let out = DesiredState {
+            settings: Settings {
+                key: inputs.key,
+                lost_after: inputs.lost_after,
+                ..Settings::default()
+            },
+            routes: Vec::new(),
+            interfaces: BTreeMap::new(),
+            service_names: ids.service_names().map(|(id, name)| (id, Name::new(name))).collect(),
+            set_names: BTreeMap::new(),
+            backend_names: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            choices: BTreeMap::new(),
+            listener_index: BTreeMap::new(),
+            endpoint_index: BTreeMap::new(),
+            host_index: BTreeMap::new(),
+            ports: [Box::new([0; 1024]), Box::new([0; 1024])],
+            services: BTreeMap::new(),
+            notices: Vec::new(),
+        };
+        Self { inputs, ids, out, primary: BTreeMap::new(), up: BTreeMap::new() }
+    }
+
+    /// All bindings, retired ones included.
+    fn bindings(&mut self) {
+        for view in self.ids.views() {
+            let Some(key) = self.ids.bindings.key(view.id) else { continue };
+            let Some(listener) = self.ids.listeners.key(key.listener) else { continue };
+            let admin = admin_of(self.inputs.admin, view.service, view.backend);
+            let binding = Binding {
+                endpoint: key.endpoint,
+                listener: key.listener,
+                service: listener.service,
+                admin: admin.value(),
+                retired: view.retired.into(),
+            };
+            self.out.bindings.insert(view.id, binding);
+            self.out.backend_names.insert(view.id, Name::new(view.backend));
+        }
+    }
+
+    fn service(&mut self, service: &Service, cache: &mut TableCache) {
+        let Some(id) = self.ids.service(&service.name) else { return };
+        let mut backends: Vec<_> =
+            service.backends.iter().map(|backend| self.backend(service, backend)).collect();
+        backends.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let suspected = self.inputs.suspected.contains(&service.name);
+        let members = backends.iter().map(|backend| SetMember {
+            name: backend.name.clone(),
+            priority: backend.priority,
+            weight: backend.weight,
+            usable: is_up(backend.standing, suspected)
+                && !backend.standing.busy
+                && backend.admin == Admin::Ready,
+        });
+        let set = SetTable::new(members.collect(), cache);
+        for backend in &mut backends {
+            backend.slots = set.slots(&backend.name);
+            if let Some(endpoint) = self.ids.endpoint(&backend.endpoint) {
+                *self.up.entry(endpoint).or_default() |= is_up(backend.standing, suspected);
+            }
+        }
+        for &vip in &service.listen {
+            self.listener(id, service, socket(vip, service.transport), &backends, &set);
+        }
+        let state = ServiceState {
+            id,
+            active_priority: set.active_priority,
+            table_digest: set.table.digest(),
+            backends,
+        };
+        self.out.services.insert(service.name.clone(), state);
+    }
+
+    fn backend(&self, service: &Service, backend: &Backend) -> BackendState {
+        let endpoint = socket(backend.address, service.transport);
+        let initial = match backend.health.as_ref().map(|check| check.initial) {
+            None | Some(Initial::Up) => Standing::UP,
+            Some(Initial::Down) => Standing::UNKNOWN,
+        };
+        BackendState {
+            name: backend.name.clone(),
+            endpoint,
+            priority: backend.priority,
+            weight: backend.weight,
+            standing: self.inputs.health.get(&endpoint).copied().unwrap_or(initial),
+            admin: admin_of(self.inputs.admin, &service.name, &backend.name),
+            slots: 0,
+        }
+    }
+
+    fn listener(
+        &mut self,
+        service: u16,
+        config: &Service,
+        vip: Socket,
+        backends: &[BackendState],
+        set: &SetTable,
+    ) {
+        let Some(id) = self.ids.listener(service, vip) else { return };
+        let Some(choice) = self.ids.choice(id, OWN_SET) else { return };
+        let mut list =
+            MemberList { members: [0; MEMBERS], orders: [MemberOrder::default(); MEMBERS] };
+        for (index, backend) in backends.iter().enumerate() {
+            let endpoint = self.ids.endpoint(&backend.endpoint);
+            let Some((endpoint, binding)) =
+                endpoint.and_then(|endpoint| Some((endpoint, self.ids.binding(id, endpoint)?)))
+            else {
+                continue;
+            };
+            if let (Some(member), Some(order)) =
+                (list.members.get_mut(index), list.orders.get_mut(index))
+            {
+                *member = binding;
+                *order = MemberOrder { priority: backend.priority, weight: backend.weight };
+            }
+            self.primary.entry(endpoint).or_insert(binding);
+        }
+        let balance = match config.balance {
+            Balance::CallId => balance::CALL_ID,
+        };
+        let record = Listener { socket: vip, service, choice, balance, ..Listener::default() };
+        self.out.listeners.insert(id, record);
+        self.out.listener_index.insert(vip, id);
+        add_port(&mut self.out.ports[0], vip);
+        self.out.set_names.insert(choice, Name::new(OWN_SET));
+        let desired = DesiredChoice {
+            listener: id,
+            service,
+            set: Name::new(OWN_SET),
+            list: Arc::new(list),
+            table: Arc::clone(&set.table),
+        };
+        self.out.choices.insert(choice, desired);
+    }
+
+    /// All endpoints, those of retired bindings included.
+    fn endpoints(&mut self) {
+        let mut listeners: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
+        for (&id, binding) in &self.out.bindings {
+            listeners.entry(binding.endpoint).or_default().insert(binding.listener);
+            // Only endpoints whose bindings are all retired have no primary one by now.
+            self.primary.entry(binding.endpoint).or_insert(id);
+        }
+        for (id, key) in self.ids.endpoints.keys() {
+            let Some(&primary) = self.primary.get(&id) else { continue };
+            let up = self.up.get(&id).copied().unwrap_or_else(|| {
+                // Removed from the configuration: up until the prober says otherwise.
+                self.inputs.health.get(key).is_none_or(|s| s.health == Health::Up)
+            });
+            let mut record = Endpoint {
+                socket: *key,
+                primary,
+                state: if up { endpoint::UP } else { endpoint::DOWN },
+                spoof: self.ids.spoof.get(&id).copied().unwrap_or(spoof::STRICT),
+                shared: listeners.get(&id).is_some_and(|l| l.len() > 1).into(),
+                ..Endpoint::default()
+            };
+            if let Some(path) = self.inputs.network.paths.get(&key.addr) {
+                record.next_hop = path.next_hop;
+                for (slot, way) in record.ingress.iter_mut().zip(&path.ingress) {
+                    *slot = *way;
+                }
+                record.paths = path.ingress.len().min(record.ingress.len()) as u8;
+                if path.ingress.len() > record.ingress.len() {
+                    self.out.notices.push(format!(
+                        "packets of backend {} may arrive by {} interfaces and VLANs; only the \
+                         first {} are accepted",
+                        key.address(),
+                        path.ingress.len(),
+                        record.ingress.len()
+                    ));
+                }
+            }
+            self.out.endpoints.insert(id, record);
+            self.out.endpoint_index.insert(*key, id);
+            add_port(&mut self.out.ports[1], *key);
+        }
+    }
+
+    /// Listeners that only dialogs of retired bindings need: known by id, not by socket.
+    fn retired_listeners(&mut self) {
+        for (id, key) in self.ids.listeners.keys() {
+            self.out.listeners.entry(id).or_insert_with(|| Listener {
+                socket: key.socket,
+                service: key.service,
+                ..Listener::default()
+            });
+        }
+    }
+
+    fn network(&mut self) {
+        let network = self.inputs.network;
+        self.out.interfaces = network.interfaces.iter().map(|i| (i.ifindex, *i)).collect();
+        self.out.routes = network.client_routes.iter().take(ROUTES as usize).copied().collect();
+        self.out.settings.routes = self.out.routes.len() as u32;
+        let room = HOST_ADDRESSES as usize;
+        self.out.host_index =
+            network.host_addresses.iter().take(room).map(|&a| (Socket::host(a), 1)).collect();
+        if network.host_addresses.len() > room {
+            self.out.notices.push(format!(
+                "this host has {} addresses; answers of backends to all but {room} of them are \
+                 taken for answers to clients",
+                network.host_addresses.len()
+            ));
+        }
+    }
+}
+
+/// Whether packets go there.
+fn is_up(standing: Standing, suspected: bool) -> bool {
+    match standing.health {
+        Health::Up => true,
+        Health::Down => suspected,
+        Health::Unknown => false,
+    }
+}
+
+fn add_port(ports: &mut PortSet, socket: Socket) {
+    let port = usize::from(socket.port.get());
+    if let Some(word) = ports.get_mut(port / 64) {
+        *word |= 1 << (port % 64);
+    }
+}

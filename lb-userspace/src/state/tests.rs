@@ -1,0 +1,1 @@
+//! Placement of Call-IDs as users count on it.
