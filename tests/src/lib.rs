@@ -6,9 +6,14 @@
 
 pub mod command;
 pub mod frame;
+pub mod kamailio;
 pub mod lab;
 pub mod message;
 pub mod net;
 pub mod packet;
 pub mod process;
 pub mod qemu;
+pub mod sipp;
+pub mod socket;
+mod statistics;
+pub mod tap;

@@ -1,0 +1,96 @@
+//! A real Kamailio as a backend: answers OPTIONS, relays calls to a SIPp server beside it.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    lab::Host,
+    process::Process,
+    sipp::{Served, Uas},
+    socket::wait_for_udp,
+};
+
+const CONFIG: &str = include_str!("../fixtures/kamailio/proxy.cfg");
+/// The server's port on the same address.
+const SERVER_PORT: u16 = 5080;
+/// Kamailio opens its sockets well within this.
+const START: Duration = Duration::from_secs(10);
+
+/// A running Kamailio with its server.
+#[derive(Debug)]
+pub struct Kamailio {
+    process: Process,
+    server: Uas,
+}
+
+impl Kamailio {
+    /// Starts both and waits until their sockets are open.
+    ///
+    /// # Errors
+    /// If one does not start; with the end of its log.
+    pub fn start(host: &Host, directory: &Path, address: SocketAddr) -> Result<Self> {
+        Self::launch(host, directory, address, false)
+    }
+
+    /// The same, as processes that may outlive this one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_lasting(host: &Host, directory: &Path, address: SocketAddr) -> Result<Self> {
+        Self::launch(host, directory, address, true)
+    }
+
+    fn launch(host: &Host, directory: &Path, address: SocketAddr, lasting: bool) -> Result<Self> {
+        let server_address = SocketAddr::new(address.ip(), SERVER_PORT);
+        let (server, mut command) = if lasting {
+            let server = Uas::start_lasting(host, directory, server_address)?;
+            (server, host.lasting_command("kamailio"))
+        } else {
+            let server = Uas::start(host, directory, server_address)?;
+            (server, host.command("kamailio"))
+        };
+
+        let name = format!("{}-kamailio", host.name());
+        // Its control sockets and pid file; nothing is written outside.
+        let runtime = directory.join(&name);
+        fs::create_dir_all(&runtime)?;
+        let config = runtime.join("kamailio.cfg");
+        let text = CONFIG
+            .replace("@LISTEN@", &address.to_string())
+            .replace("@SERVER@", &server_address.to_string());
+        fs::write(&config, text).with_context(|| config.display().to_string())?;
+
+        command
+            .args(["-DD", "-E", "-m", "32", "-M", "8", "-f"])
+            .arg(&config)
+            .arg("-Y")
+            .arg(&runtime)
+            .arg("-w")
+            .arg(&runtime)
+            .arg("-P")
+            .arg(runtime.join("pid"));
+        let mut process = Process::spawn(&name, command, directory)?;
+        wait_for_udp(&mut process, address, START)?;
+        Ok(Self { process, server })
+    }
+
+    /// The proxy, to freeze or kill it with all its workers.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The server behind it.
+    pub fn server(&mut self) -> &mut Uas {
+        &mut self.server
+    }
+
+    /// Ends both; what the server counted.
+    ///
+    /// # Errors
+    /// If one does not end, or statistics cannot be read.
+    pub fn finish(mut self) -> Result<Served> {
+        self.process.kill()?;
+        self.server.finish()
+    }
+}
