@@ -63,12 +63,26 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn new(hash: u64, binding: u16, epoch: u32, state: State) -> Self {
+        Self::with_bits(hash, binding, epoch, state.bits())
+    }
+
+    /// As [`Entry::new`], with the state as [`State::bits`] gives it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_bits(hash: u64, binding: u16, epoch: u32, state: u64) -> Self {
         Self(
             (hash >> TAG_SHIFT << TAG_SHIFT)
                 | (binding as u64) << BINDING_SHIFT
                 | ((epoch % clock::EPOCHS) as u64) << STATE_BITS
-                | state.bits(),
+                | state,
         )
+    }
+
+    /// The state as [`State::bits`] gives it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state_bits(self) -> u64 {
+        self.0 & ((1 << STATE_BITS) - 1)
     }
 
     /// True if the entry bears the tag of `hash` (an empty one never does: its state is 0).

@@ -1,14 +1,59 @@
 //! The XDP program of sip-lb.
 #![no_std]
 #![no_main]
-// The entry and the licence are for the kernel, which finds them by section.
-#![allow(unreachable_pub, reason = "symbols are for the kernel's loader")]
+#![feature(asm_experimental_arch)]
+#![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what other modules use")]
+
+mod client;
+mod clock;
+mod count;
+mod dialog;
+mod egress;
+mod maps;
+mod packet;
+mod parse;
+mod pipeline;
+mod rewrite;
+mod select;
+mod server;
+mod service;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use lb_common::verdict::{Decision, Exit, Kind};
 
-/// Entry of the program.
+use crate::{packet::Packet, pipeline::Outcome};
+
+/// The balancer: decides, counts, and returns the action.
 #[xdp]
-pub fn sip_lb(_ctx: XdpContext) -> u32 {
+pub fn sip_lb(ctx: XdpContext) -> u32 {
+    maps::record(|decision| *decision = Decision::default());
+    let outcome = match pipeline::balance(Packet::new(&ctx)) {
+        Ok(outcome) => outcome,
+        Err(verdict) => {
+            let exit = match verdict.kind() {
+                Kind::Pass => Exit::Pass,
+                Kind::Forward | Kind::Reply | Kind::Drop => Exit::Drop,
+            };
+            Outcome { verdict, exit }
+        }
+    };
+    count::verdict(outcome.verdict);
+    maps::record(|decision| {
+        decision.verdict = outcome.verdict as u8;
+        decision.exit = outcome.exit as u8;
+    });
+    match outcome.exit {
+        Exit::Pass => xdp_action::XDP_PASS,
+        Exit::Drop => xdp_action::XDP_DROP,
+        Exit::Tx => xdp_action::XDP_TX,
+        Exit::Redirect => xdp_action::XDP_REDIRECT,
+    }
+}
+
+/// Run by the controller once a second, never attached: stores the time of its heartbeat.
+#[xdp]
+pub fn heartbeat(_ctx: XdpContext) -> u32 {
+    maps::set_heartbeat(clock::jiffies());
     xdp_action::XDP_PASS
 }
 

@@ -7,9 +7,9 @@ use crate::hash::{HashKey, SipHash};
 /// little-endian word of eight bytes.
 pub const MAX_HASHED: u32 = 256;
 /// A longer Call-ID counts as this long.
-const MAX_LENGTH: u32 = 1024;
+pub const MAX_LENGTH: u32 = 512;
 /// Blanks that may stand before a value; a fold counts as one with the blank behind it.
-const MAX_SKIPPED: u32 = 48;
+pub const MAX_SKIPPED: u32 = 48;
 
 /// A Call-ID in a payload.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ const MAX_SKIPPED: u32 = 48;
 pub struct CallId {
     /// Where the value starts, in bytes from the start of the payload.
     pub offset: u32,
-    /// Length in bytes, at least 1; at most 1,024 (longer ones count so).
+    /// Length in bytes, at least 1; at most 512 (longer ones count so).
     pub length: u32,
     pub hash: u64,
 }
@@ -90,27 +90,31 @@ pub(super) fn skip_blanks<W: Window>(window: &W, value: u32) -> Option<Option<u3
         return Some(Some(window.forget(value.wrapping_add(1))));
     }
     let mut at = value;
-    let mut folded = false;
-    // One more round finds the value behind the last blank.
-    for _ in 0..MAX_SKIPPED + 1 {
+    let mut folded = window.forget(0);
+    // Each turn takes eight blanks, but for the one at the fold and the one at the value.
+    for _ in 0..MAX_SKIPPED / 8 + 2 {
         let word = window.padded(at)?;
-        let first = swar::byte(word, 0);
-        let step = if first == b' ' || first == b'\t' {
-            1
-        } else {
-            let feed = if first == b'\r' { 1 } else { 0 };
-            let behind = swar::byte(word, feed + 1);
-            if swar::byte(word, feed) != b'\n' {
-                // Any other byte starts the value; a lone CR ends the line before it started.
-                return Some((first != b'\r' && at < window.len()).then_some(at));
-            }
-            if folded || (behind != b' ' && behind != b'\t') {
-                return Some(None);
-            }
-            folded = true;
-            feed + 2
-        };
-        at = window.forget(at.wrapping_add(step));
+        let other = !swar::blanks(word) & swar::HIGH_BITS;
+        if other == 0 {
+            at = window.forget(at.wrapping_add(8));
+            continue;
+        }
+        at = window.forget(at.wrapping_add(swar::first(other)));
+        let word = window.padded(at)?;
+        let feed = u32::from(word as u8 == b'\r');
+        if (word >> (feed * 8)) as u8 != b'\n' {
+            // Any other byte starts the value; a lone CR ends the line before it started.
+            let starts = feed == 0
+                && window.forget(at) < window.len()
+                && window.excess(at, value) <= MAX_SKIPPED;
+            return Some(starts.then_some(at));
+        }
+        let behind = (word >> (feed * 8 + 8)) as u8;
+        if window.forget(folded) != 0 || (behind != b' ' && behind != b'\t') {
+            return Some(None);
+        }
+        folded = window.forget(1);
+        at = window.forget(at.wrapping_add(feed).wrapping_add(2));
     }
     Some(None)
 }

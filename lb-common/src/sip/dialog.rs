@@ -22,10 +22,9 @@ const BEFORE_NAME: u32 = 4;
 #[inline(always)]
 pub fn has_tag<W: Window>(window: &W, value: u32) -> Option<bool> {
     let mut at = window.forget(value);
-    let len = window.len();
     let mut place = PLAIN;
     for _ in 0..MAX_STEPS {
-        if at >= len {
+        if window.forget(at) >= window.len() {
             return Some(false);
         }
         let word = window.padded(at)?;

@@ -10,11 +10,17 @@ use super::{Window, swar};
 /// that goes on from a Call-ID reaches as far again.
 pub const REACH: u32 = 1408;
 
-/// Blocks of 32 bytes that cover [`REACH`].
-const BLOCKS: u32 = REACH / 32;
+/// Lines that a search looks at.
+pub const MAX_LINES: u32 = 160;
+
+/// Steps of a search: blocks of 32 bytes, and lines.
+const TURNS: u32 = REACH / 32 + MAX_LINES;
 
 /// Blanks that may stand between a name and its colon.
-const MAX_BLANKS: u32 = 15;
+pub const MAX_BLANKS: u32 = 7;
+
+/// [`Headers::next`] of a search that did not stop at a Call-ID.
+pub const END: u32 = 0xfff;
 
 /// Which headers a search is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,7 +45,7 @@ pub struct Headers {
     /// 1 if a second Call-ID line was seen; only as far as the search went.
     pub second_call_id: u32,
     /// Start of the Call-ID line at which the search stopped and from which it may go on;
-    /// `u32::MAX` = it stopped for another reason.
+    /// [`END`] = it stopped for another reason.
     pub next: u32,
 }
 
@@ -47,59 +53,63 @@ pub struct Headers {
 /// the Call-ID; never a line feed), adding to `headers`.
 #[inline(always)]
 pub fn scan<W: Window>(window: &W, want: Want, from: u32, headers: &mut Headers) -> Option<()> {
-    let len = window.len();
     let mut at = window.forget(from);
     headers.call_id = window.forget(headers.call_id);
     headers.to = window.forget(headers.to);
     headers.cseq = window.forget(headers.cseq);
     headers.second_call_id = window.forget(headers.second_call_id);
-    headers.next = u32::MAX;
-    for _ in 0..BLOCKS {
-        // The last block is the last 32 bytes; what it repeats of the one before, or has of the
-        // bytes before the payload, `visit` ignores.
-        let end = at.wrapping_add(32);
-        let base = if end <= len { at } else { len.wrapping_sub(32) };
-        let base = window.forget(base.wrapping_add(32)).wrapping_sub(32);
-        let words = window.block(base)?;
-        let mut suspect = 0;
-        for word in words {
-            suspect |= swar::may_have_line_feed(word);
-        }
-        if suspect & swar::HIGH_BITS != 0 {
-            for (i, word) in words.into_iter().enumerate() {
-                let mut feeds = swar::equal(word, b'\n');
-                // Feeds in a row end the search, so that no more than every other byte is one.
-                for _ in 0..4 {
-                    if feeds == 0 {
-                        break;
-                    }
-                    let position = swar::first(feeds);
-                    feeds &= feeds.wrapping_sub(1);
-                    let line = base.wrapping_add(8 * i as u32 + 1).wrapping_add(position);
-                    // Signed: the line may lie before the payload.
-                    if (line as i32) <= from as i32 {
-                        // Drop the other feeds before the search too: they may stand in a row.
-                        let before = from.wrapping_sub(base.wrapping_add(8 * i as u32));
-                        feeds &= if before < 8 { u64::MAX << (before * 8) } else { 0 };
-                        continue;
-                    }
-                    if line >= len {
-                        continue;
-                    }
-                    let line = window.forget(line);
-                    if visit(window, want, line, headers)? {
-                        return Some(());
-                    }
-                }
+    headers.next = window.forget(END);
+    let mut lines = window.forget(0);
+    // Line feeds of the current block that are still to be looked at, and where the block starts.
+    let mut feeds = 0;
+    let mut base = 0;
+    // One flat loop that takes a block or a line at each turn: the verifier walks its body once a
+    // turn, not once for each line that a block might have.
+    for _ in 0..TURNS {
+        if feeds == 0 {
+            let len = window.len();
+            if window.forget(at) >= len {
+                break;
+            }
+            // The last block is the last 32 bytes; what it repeats of the one before, or has of
+            // the bytes before the payload, is masked.
+            let repeated = window.excess(at.wrapping_add(32), len);
+            base = at.wrapping_sub(repeated);
+            at = window.forget(at.wrapping_add(32));
+            feeds = line_feeds(window.block(base)?) >> (repeated & 31) << (repeated & 31);
+            if feeds == 0 {
+                continue;
             }
         }
-        if end >= len {
+        let line = base.wrapping_add(swar::lowest(feeds)).wrapping_add(1);
+        feeds &= feeds.wrapping_sub(1);
+        lines = window.forget(lines + 1);
+        if window.forget(lines) > MAX_LINES || visit(window, want, window.forget(line), headers)? {
             break;
         }
-        at = window.forget(end);
     }
     Some(())
 }
+
+/// One bit for each line feed of a block.
+#[inline(always)]
+fn line_feeds(words: [u64; 4]) -> u32 {
+    let suspect = swar::may_have_line_feed(words[0])
+        | swar::may_have_line_feed(words[1])
+        | swar::may_have_line_feed(words[2])
+        | swar::may_have_line_feed(words[3]);
+    if suspect & swar::HIGH_BITS == 0 {
+        return 0;
+    }
+    swar::gather(swar::equal(words[0], b'\n'))
+        | swar::gather(swar::equal(words[1], b'\n')) << 8
+        | swar::gather(swar::equal(words[2], b'\n')) << 16
+        | swar::gather(swar::equal(words[3], b'\n')) << 24
+}
+
+const CALL_ID: u32 = 1;
+const TO: u32 = 2;
+const CSEQ: u32 = 3;
 
 /// Looks at the line that starts at `line`; true = the search ends.
 #[inline(always)]
@@ -108,84 +118,73 @@ fn visit<W: Window>(window: &W, want: Want, line: u32, headers: &mut Headers) ->
         u64::from_le_bytes(*text)
     }
     let word = window.padded(line)?;
-    let (first, second) = (swar::byte(word, 0), swar::byte(word, 1));
-    if first == b'\n' || (first == b'\r' && second == b'\n') {
+    let first = word as u8;
+    if first == b'\n' || word as u16 == u16::from_le_bytes(*b"\r\n") {
         return Some(true);
     }
     // Fold the case of letters, and of letters only: CR | 0x20 would be a hyphen.
-    let (kind, length) = if (word | const { name(b"    \0  \0") }) & 0x00ff_ffff_ffff_ffff
-        == const { name(b"call-id\0") }
-    {
-        (Kind::CallId, 7)
-    } else if first | 0x20 == b'i' {
-        (Kind::CallId, 1)
-    } else if want.cseq && (word as u32 | 0x2020_2020) == u32::from_le_bytes(*b"cseq") {
-        (Kind::CSeq, 4)
-    } else if want.to && (word as u16 | 0x2020) == u16::from_le_bytes(*b"to") {
-        (Kind::To, 2)
-    } else if want.to && first | 0x20 == b't' {
-        (Kind::To, 1)
+    let folded = first | 0x20;
+    let (kind, length) = if folded == b'c' {
+        let call_id = (word | const { name(b"    \0  \0") }) & 0x00ff_ffff_ffff_ffff;
+        if call_id == const { name(b"call-id\0") } {
+            (CALL_ID, 7)
+        } else if want.cseq && (word as u32 | 0x2020_2020) == u32::from_le_bytes(*b"cseq") {
+            (CSEQ, 4)
+        } else {
+            return Some(false);
+        }
+    } else if folded == b'i' {
+        (CALL_ID, 1)
+    } else if want.to && folded == b't' {
+        (TO, if (word >> 8) as u8 | 0x20 == b'o' { 2 } else { 1 })
     } else {
         return Some(false);
     };
-    let Some(value) = colon(window, window.forget(line.wrapping_add(length)))? else {
+    // One way for all names from here on.
+    let packed = window.forget(kind << 4 | length);
+    let (kind, length) = (packed >> 4, packed & 7);
+    let Some(value) = colon(window, line, word, length)? else {
         return Some(false);
     };
-    match kind {
-        Kind::CallId => {
-            if headers.call_id == 0 {
-                headers.call_id = value;
-            } else if headers.call_id != value {
-                headers.second_call_id = window.forget(1);
-            }
-            if want.stop_at_call_id {
-                // The next search starts inside this line, so that its own feed is the first it sees.
-                headers.next = window.forget(line);
-                return Some(true);
-            }
+    // Each comparison takes a copy of its own, so that what it teaches the verifier does not last.
+    if kind == CALL_ID {
+        let known = window.forget(headers.call_id);
+        if known == 0 {
+            headers.call_id = value;
+        } else if known != value {
+            headers.second_call_id = window.forget(1);
         }
-        Kind::To => {
-            if headers.to == 0 {
-                headers.to = value;
-            }
+        if want.stop_at_call_id {
+            // The next search starts inside this line: its own feed is the first that it sees.
+            headers.next = line;
+            return Some(true);
         }
-        Kind::CSeq => {
-            if headers.cseq == 0 {
-                headers.cseq = value;
-            }
+    } else if kind == TO {
+        if window.forget(headers.to) == 0 {
+            headers.to = value;
         }
+    } else if window.forget(headers.cseq) == 0 {
+        headers.cseq = value;
     }
-    let complete = (!want.to || headers.to != 0) && (!want.cseq || headers.cseq != 0);
+    let complete = (!want.to || window.forget(headers.to) != 0)
+        && (!want.cseq || window.forget(headers.cseq) != 0);
     Some(want.stop_at_others && complete)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    CallId,
-    To,
-    CSeq,
-}
-
-/// The offset behind the colon that follows `at` after at most [`MAX_BLANKS`] blanks.
+/// The offset behind the colon that follows the name, `length` bytes long, at `line`, of which
+/// `word` is the start; up to [`MAX_BLANKS`] blanks may stand between.
 #[inline(always)]
-fn colon<W: Window>(window: &W, at: u32) -> Option<Option<u32>> {
-    let word = window.padded(at)?;
-    if swar::byte(word, 0) == b':' {
+fn colon<W: Window>(window: &W, line: u32, word: u64, length: u32) -> Option<Option<u32>> {
+    let at = line.wrapping_add(length);
+    if (word >> (length * 8)) as u8 == b':' {
         return Some(Some(window.forget(at.wrapping_add(1))));
     }
-    let mut other = !swar::blanks(word) & swar::HIGH_BITS;
-    let mut at = at;
-    let mut word = word;
-    if other == 0 {
-        at = window.forget(at.wrapping_add(8));
-        word = window.padded(at)?;
-        other = !swar::blanks(word) & swar::HIGH_BITS;
-    }
+    let word = window.padded(window.forget(at))?;
+    let other = !swar::blanks(word) & swar::HIGH_BITS;
     if other == 0 {
         return Some(None);
     }
-    let position = swar::first(other);
-    let found = swar::byte(word, position) == b':';
-    const { assert!(MAX_BLANKS == 15) };
-    Some(found.then(|| window.forget(at.wrapping_add(position).wrapping_add(1))))
+    let blanks = swar::first(other);
+    let found = (word >> (blanks * 8)) as u8 == b':';
+    Some(found.then(|| window.forget(at.wrapping_add(blanks).wrapping_add(1))))
 }

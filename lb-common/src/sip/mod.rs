@@ -7,10 +7,10 @@ mod start_line;
 mod swar;
 mod window;
 
-pub use call_id::{CallId, MAX_HASHED, call_id};
+pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id};
 pub use dialog::{cseq_method, has_tag};
-pub use headers::{Headers, REACH, Want, scan};
-pub use start_line::{MAX_LEADING, Message, Method, start_line};
+pub use headers::{END, Headers, MAX_BLANKS, MAX_LINES, REACH, Want, scan};
+pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
 #[cfg(feature = "user")]
 pub use window::Payload;
 pub use window::Window;

@@ -49,13 +49,6 @@ methods! {
 }
 
 impl Method {
-    /// True for requests that can create a dialog or its like (RFC 3261 §12, RFC 6665, RFC 3515).
-    #[inline(always)]
-    #[must_use]
-    pub const fn forms_dialog(self) -> bool {
-        matches!(self, Self::Invite | Self::Subscribe | Self::Refer)
-    }
-
     /// The method whose token stands at the low end of `word` (first byte lowest) and goes on in
     /// `next`, followed by a space or the end of the line.
     #[inline(always)]
@@ -129,6 +122,95 @@ pub enum Message {
     /// Fewer than 12 bytes, or where the start line should be none: the end, a 17th CR or LF, NUL,
     /// or another control character up to CR, such as a STUN message without the cookie has.
     Keepalive,
+}
+
+/// A [`Message`] in one number, as the datapath carries it: requests are the method's number,
+/// responses 1,024 and the status code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Code(u32);
+
+impl Code {
+    const STUN: u32 = 32;
+    const KEEPALIVE: u32 = 33;
+    const RESPONSE: u32 = 1024;
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(message: Message) -> Self {
+        Self(match message {
+            Message::Request(method) => method as u32,
+            Message::Stun => Self::STUN,
+            Message::Keepalive => Self::KEEPALIVE,
+            Message::Response(status) => Self::RESPONSE + status as u32,
+        })
+    }
+
+    /// The same code, passed through `change`, which must return what it is given.
+    #[inline(always)]
+    #[must_use]
+    pub fn via(self, change: impl Fn(u32) -> u32) -> Self {
+        Self(change(self.0))
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_request(self) -> bool {
+        self.0 < Self::STUN
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, method: Method) -> bool {
+        self.0 == method as u32
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_response(self) -> bool {
+        self.0 >= Self::RESPONSE
+    }
+
+    /// True for a response with a status code from `low` to 299.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_success(self, low: u32) -> bool {
+        self.0 >= Self::RESPONSE + low && self.0 < Self::RESPONSE + 300
+    }
+
+    /// True for requests that can create a dialog or its like (RFC 3261 §12, RFC 6665, RFC 3515).
+    #[inline(always)]
+    #[must_use]
+    pub const fn forms_dialog(self) -> bool {
+        self.is(Method::Invite) || self.is(Method::Subscribe) || self.is(Method::Refer)
+    }
+
+    /// True for requests and responses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_sip(self) -> bool {
+        self.is_request() || self.is_response()
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_stun(self) -> bool {
+        self.0 == Self::STUN
+    }
+
+    /// Status code of a response, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        if self.is_response() { (self.0 - Self::RESPONSE) as u16 } else { 0 }
+    }
+
+    /// Number of the method of a request, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn method(self) -> u8 {
+        if self.is_request() { self.0 as u8 } else { 0 }
+    }
 }
 
 /// Reads the start line; also returns where it starts, behind leading CR and LF (RFC 3261 §7.5).

@@ -56,6 +56,18 @@ pub(crate) const fn first(mask: u64) -> u32 {
     ((below & ONES).wrapping_mul(ONES) >> 56) as u32
 }
 
+/// One bit for each byte of a mask, the first byte's lowest.
+#[inline(always)]
+pub(crate) const fn gather(mask: u64) -> u32 {
+    ((mask >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
+/// Index of the lowest set bit of a word that is not zero.
+#[inline(always)]
+pub(crate) const fn lowest(bits: u32) -> u32 {
+    (bits & bits.wrapping_neg()).wrapping_sub(1).count_ones()
+}
+
 /// The first `n` bytes of `word`, 0–7, the others zero.
 #[inline(always)]
 pub(crate) const fn keep(word: u64, n: u32) -> u64 {
@@ -91,6 +103,13 @@ mod tests {
                 if *b == b'\n' {
                     prop_assert!(filter & HIGH_BITS != 0);
                 }
+            }
+            let bits = gather(zeros(word));
+            for (i, b) in bytes.iter().enumerate() {
+                prop_assert_eq!(bits >> i & 1 == 1, *b == 0);
+            }
+            if bits != 0 {
+                prop_assert_eq!(lowest(bits), first(zeros(word)));
             }
             if let Some(i) = bytes.iter().position(|&b| b == b'\n') {
                 prop_assert_eq!(first(equal(word, b'\n')), i as u32);

@@ -28,17 +28,22 @@ pub trait Window {
         self.len() == 0
     }
 
+    /// `a - b`, or 0 if that would be negative; in the kernel without a branch, which the verifier
+    /// would walk both ways.
+    #[inline(always)]
+    fn excess(&self, a: u32, b: u32) -> u32 {
+        a.saturating_sub(b)
+    }
+
     /// The 8 bytes at `offset`; those at and beyond the end read as zero.
     #[inline(always)]
     fn padded(&self, offset: u32) -> Option<u64> {
         let len = self.len();
-        if offset >= len {
-            return Some(0);
-        }
-        let end = offset.wrapping_add(8);
-        let beyond = if end > len { end.wrapping_sub(len) & 7 } else { 0 };
-        let at = self.forget(offset.wrapping_sub(beyond).wrapping_add(8)).wrapping_sub(8);
-        Some(self.word(at)? >> (beyond * 8))
+        let offset = offset.wrapping_sub(self.excess(offset, len));
+        let beyond = self.excess(offset.wrapping_add(8), len);
+        let word = self.word(offset.wrapping_sub(beyond))?;
+        // In two steps, as a shift by 64 does nothing.
+        Some((word >> (beyond * 4)) >> (beyond * 4))
     }
 }
 

@@ -1,0 +1,203 @@
+//! Client side: a packet to a VIP goes to a backend.
+
+use lb_common::{
+    addr::Socket,
+    backend::endpoint,
+    dialog::State,
+    sip::{Code, Method},
+    stats::Event,
+    verdict::{Key, Verdict},
+};
+
+use crate::{
+    count,
+    dialog::{Dialogs, Whose},
+    egress, maps,
+    pipeline::{Call, Outcome},
+    rewrite::nat::{self, Side},
+    select::{self, Target},
+    server,
+};
+
+/// Chooses the backend, remembers the choice where that is due, and sends the packet there.
+#[inline(always)]
+pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
+    let listener = maps::listener(call.listener)?;
+    if listener.service == 0 {
+        return Err(Verdict::MissingListener);
+    }
+    let owner = select::owner(listener, call.hash)?;
+    let (verdict, target) = choose(call, owner)?;
+    maps::record(|decision| {
+        decision.binding = target.id;
+        decision.endpoint = target.binding.endpoint;
+    });
+    let is_request = call.message.is_request();
+    let bytes = u64::from(call.datagram.ip_len);
+    count::binding(target.id, |stats| {
+        stats.forwarded += 1;
+        stats.forwarded_bytes += bytes;
+        stats.requests += u64::from(is_request);
+    });
+    deliver(call, &target, verdict)
+}
+
+/// The backend by the dialog's entry, else by its slot.
+#[inline(always)]
+fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
+    if call.has_call_id == 0 {
+        return Ok((by_source(call.message), usable(owner)?));
+    }
+    let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
+    let found = &call.found;
+    if !found.exists() {
+        let target = usable(owner)?;
+        if !is_worth_an_entry(call, target.endpoint.shared) {
+            return Ok((Verdict::Hash, target));
+        }
+        dialogs.insert(target.id, State::Unconfirmed.bits());
+        return Ok((Verdict::NewDialog, target));
+    }
+    let pinned = Target::of(found.entry.binding())?;
+    let state = after(call.message, found.entry.state_bits());
+    if pinned.is_usable() {
+        maps::record(|decision| decision.key = Key::Dialog as u8);
+        let pinned = at_listener(pinned, call.listener, owner)?;
+        dialogs.update(found.way, found.entry, pinned.id, state);
+        if owner != pinned.id {
+            dialogs.mark(pinned.binding, endpoint_of(owner)?);
+        }
+        return Ok((Verdict::Dialog, pinned));
+    }
+    // Its backend is down. A request moves the dialog, so that it does not flap back; a response
+    // moves nothing.
+    let target = usable(owner)?;
+    if call.message.is_request() {
+        count::event(Event::DialogMoved);
+        dialogs.update(found.way, found.entry, target.id, state);
+    }
+    Ok((Verdict::Rehash, target))
+}
+
+/// The slot's owner, which is there whenever any backend is usable.
+#[inline(always)]
+fn usable(owner: u16) -> Result<Target, Verdict> {
+    if owner == 0 {
+        return Err(Verdict::NoBackend);
+    }
+    Target::of(owner)
+}
+
+#[inline(always)]
+fn endpoint_of(binding: u16) -> Result<u16, Verdict> {
+    if binding == 0 { Ok(0) } else { Ok(maps::binding(binding)?.endpoint) }
+}
+
+/// The same endpoint seen from the listener that the packet came to, if its slot tells: a dialog
+/// that continues by another VIP of its service is answered from there.
+#[inline(always)]
+fn at_listener(pinned: Target, listener: u16, owner: u16) -> Result<Target, Verdict> {
+    if pinned.binding.listener == listener || owner == 0 {
+        return Ok(pinned);
+    }
+    let here = maps::binding(owner)?;
+    if here.endpoint == pinned.binding.endpoint && here.listener == listener {
+        return Target::of(owner);
+    }
+    Ok(pinned)
+}
+
+#[inline(always)]
+fn by_source(message: Code) -> Verdict {
+    if message.is_sip() {
+        Verdict::NoCallId
+    } else if message.is_stun() {
+        Verdict::Stun
+    } else {
+        Verdict::Keepalive
+    }
+}
+
+/// Messages that look their entry up even where the slot is known to say the same: they make it,
+/// keep it fresh or end it.
+#[inline(always)]
+pub fn needs_entry(message: Code) -> bool {
+    message.forms_dialog()
+        || message.is(Method::Update)
+        || message.is(Method::Bye)
+        || message.is_success(200)
+}
+
+/// Is a request without an entry remembered? Dialog-forming ones always; those that stand alone
+/// only where the slot might not repeat the choice, or the reply's VIP is in doubt.
+#[inline(always)]
+fn is_worth_an_entry(call: &Call, shared: u8) -> bool {
+    let message = call.message;
+    if message.forms_dialog() {
+        return call.in_dialog == 0;
+    }
+    let stands_alone = message.is(Method::Register)
+        || message.is(Method::Message)
+        || message.is(Method::Publish)
+        || message.is(Method::Options)
+        || message.is(Method::Other);
+    stands_alone && (call.is_marked != 0 || shared != 0)
+}
+
+/// The entry's state after this message.
+#[inline(always)]
+fn after(message: Code, state: u64) -> u64 {
+    if message.is(Method::Bye) {
+        State::Ended.bits()
+    } else if message.is_success(200) && state == State::Unconfirmed.bits() {
+        // A client confirms a dialog that a server's request began; which kind is not asked for.
+        State::ConfirmedOther.bits()
+    } else {
+        state
+    }
+}
+
+/// Rewrites the destination and sends the packet.
+#[inline(always)]
+fn deliver(call: &Call, target: &Target, verdict: Verdict) -> Result<Outcome, Verdict> {
+    let destination = &target.endpoint.socket;
+    if let Some(vip) = hairpin(call, target)? {
+        nat::rewrite(call.packet, &call.datagram, Side::Source, vip)?;
+    }
+    nat::rewrite(call.packet, &call.datagram, Side::Destination, destination)?;
+    if call.datagram.hop_limit <= 1 {
+        return Err(Verdict::HopLimit);
+    }
+    let exit = egress::send(call.packet, &call.datagram, &target.endpoint.next_hop)?;
+    Ok(Outcome { verdict, exit })
+}
+
+/// If the client is itself a backend on the link of the chosen one, the reply would go straight
+/// back and bypass this host: the client then appears as its own service's VIP.
+#[inline(always)]
+fn hairpin(call: &Call, target: &Target) -> Result<Option<&'static Socket>, Verdict> {
+    if call.source == 0 {
+        return Ok(None);
+    }
+    let client = maps::endpoint(call.source)?;
+    let (a, b) = (&client.next_hop, &target.endpoint.next_hop);
+    if client.state == endpoint::UNSET
+        || a.on_link == 0
+        || b.on_link == 0
+        || a.ifindex != b.ifindex
+        || a.vlans != b.vlans
+        || a.tags != b.tags
+    {
+        return Ok(None);
+    }
+    let primary = maps::binding(client.primary)?;
+    let vip = &maps::listener(primary.listener)?.socket;
+    if call.has_call_id != 0 {
+        // For the backend's own service this is a message that it sends out.
+        let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
+        let whose = Whose { service: primary.service, endpoint: call.source };
+        let found = dialogs.find(whose)?;
+        server::note(call, &found, client, primary)?;
+    }
+    Ok(Some(vip))
+}

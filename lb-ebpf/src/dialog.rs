@@ -1,0 +1,138 @@
+//! Reading and writing the dialog table. One line, single stores; see `lb_common::dialog`.
+
+use lb_common::{
+    backend::Binding,
+    dialog::{self, Entry, State, WAYS},
+    hash,
+    stats::Event,
+    verdict::Verdict,
+};
+
+use crate::{clock::Now, count, maps, packet::Packet};
+
+/// Above every reluctance.
+const NEVER: u32 = 0xfff;
+
+/// Whose entry a look-up wants.
+#[derive(Clone, Copy)]
+pub struct Whose {
+    pub service: u16,
+    /// A backend's packet: the entry of this endpoint; failing that, one of the service is told
+    /// too. 0 = a client's packet: any entry of the service.
+    pub endpoint: u16,
+}
+
+/// What a look-up found.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// The entry, 0 = none.
+    pub entry: Entry,
+    pub way: u32,
+    /// 0 if there is none or it is another endpoint's than the one asked for.
+    pub is_own: u32,
+}
+
+impl Found {
+    pub const NOTHING: Self = Self { entry: Entry(0), way: 0, is_own: 0 };
+
+    #[inline(always)]
+    pub fn exists(&self) -> bool {
+        self.entry.0 != 0
+    }
+}
+
+/// The dialog table at one hash.
+#[derive(Clone, Copy)]
+pub struct Dialogs {
+    line: maps::Line,
+    hash: u64,
+    now: Now,
+    packet: Packet,
+}
+
+impl Dialogs {
+    #[inline(always)]
+    pub fn at(packet: Packet, hash: u64, now: Now) -> Result<Self, Verdict> {
+        let line = maps::line(dialog::line(hash, maps::dialog_mask()))?;
+        Ok(Self { line, hash, now, packet })
+    }
+
+    /// Finds the live entry of the dialog.
+    #[inline(always)]
+    pub fn find(&self, whose: Whose) -> Result<Found, Verdict> {
+        let mut found = Found::NOTHING;
+        for way in 0..WAYS as u32 {
+            let entry = Entry(self.line.load(way));
+            if !entry.has_tag(self.hash) || entry.is_expired(self.now.epoch, self.now.lifetime) {
+                continue;
+            }
+            let binding = maps::binding(entry.binding())?;
+            let in_service = binding.service == whose.service;
+            let is_own =
+                if whose.endpoint == 0 { in_service } else { binding.endpoint == whose.endpoint };
+            if is_own || in_service {
+                found.entry = entry;
+                found.way = way;
+            }
+            if is_own {
+                found.is_own = 1;
+                break;
+            }
+        }
+        found.way = self.packet.forget(found.way);
+        found.is_own = self.packet.forget(found.is_own);
+        Ok(found)
+    }
+
+    /// Replaces the entry in `way`, unless that would change nothing.
+    #[inline(always)]
+    pub fn update(&self, way: u32, old: Entry, binding: u16, state: u64) {
+        let entry = Entry::with_bits(self.hash, binding, self.now.epoch, state);
+        if entry != old {
+            self.line.store(way, entry.0);
+        }
+    }
+
+    /// Adds an entry in the place of the one that is missed least.
+    #[inline(always)]
+    pub fn insert(&self, binding: u16, state: u64) {
+        let mut victim = 0;
+        let mut least = self.packet.forget(NEVER);
+        for way in 0..WAYS as u32 {
+            let rank = dialog::reluctance(self.line.load(way), self.now.epoch, self.now.lifetime);
+            let rank = self.packet.forget(rank);
+            if rank < self.packet.forget(least) {
+                least = rank;
+                victim = self.packet.forget(way);
+            }
+        }
+        if least >= dialog::CONFIRMED {
+            if state < State::ConfirmedInvite.bits() {
+                count::event(Event::DialogLineFull);
+                return;
+            }
+            count::event(Event::DialogEvictedConfirmed);
+        } else if least >= dialog::UNCONFIRMED {
+            count::event(Event::DialogEvicted);
+        }
+        count::event(Event::DialogCreated);
+        self.line.store(victim, Entry::with_bits(self.hash, binding, self.now.epoch, state).0);
+    }
+
+    /// Marks the slot if an entry was stored whose endpoint is not the one that the slot would
+    /// choose: requests on marked slots look the table up.
+    #[inline(always)]
+    pub fn mark(&self, binding: &Binding, owner_endpoint: u16) {
+        if binding.endpoint != owner_endpoint {
+            maps::touch(binding.service, hash::slot(self.hash), self.now.epoch);
+        }
+    }
+
+    /// True if an entry may say something else than the slot.
+    #[inline(always)]
+    pub fn is_marked(&self, service: u16) -> Result<bool, Verdict> {
+        let mark = u32::from(maps::touched(service, hash::slot(self.hash))?);
+        Ok(mark != 0
+            && lb_common::clock::age(self.now.epoch, mark - 1) <= self.now.lifetime)
+    }
+}

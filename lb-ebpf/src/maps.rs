@@ -1,0 +1,287 @@
+//! Every map, and the one doorway to each.
+//!
+//! The controller writes all of them but DIALOGS, TOUCHED and the counters, one whole record or one
+//! word at a time; see `lb_common::maps`. Sizes here are the smallest; the loader sets them from
+//! the configuration.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, PerCpuArray},
+};
+use lb_common::{
+    backend::{Binding, Endpoint, ROUTES as MAX_ROUTES, Route},
+    clock::Clock,
+    dialog,
+    index::Slot,
+    maps::{PortSet, Settings},
+    service::{INTERFACES as MAX_INTERFACES, Interface, Listener, Name},
+    stats::{BindingStats, EVENTS as EVENT_COUNT},
+    table::{Choice, MEMBERS as MAX_MEMBERS, MemberOrder, Members, SLOTS, Table},
+    verdict::{Decision, VERDICTS as VERDICT_COUNT, Verdict},
+};
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);
+#[map]
+static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static PORTS: Array<PortSet> = Array::with_max_entries(2, 0);
+#[map]
+static LISTENER_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
+static ENDPOINT_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
+static HOST_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
+static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
+#[map]
+static LISTENERS: Array<Listener> = Array::with_max_entries(1, 0);
+#[map]
+static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(1, 0);
+#[map]
+static BINDINGS: Array<Binding> = Array::with_max_entries(1, 0);
+#[map]
+static ROUTES: Array<Route> = Array::with_max_entries(MAX_ROUTES, 0);
+#[map]
+static CHOICES: Array<Choice> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static MEMBERS: Array<Members> = Array::with_max_entries(1, 0);
+#[map]
+static TABLES: Array<Table> = Array::with_max_entries(1, 0);
+#[map]
+static TOUCHED: Array<[u8; SLOTS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static DIALOGS: Array<dialog::Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICT_COUNT as u32, 0);
+#[map]
+static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_COUNT as u32, 0);
+#[map]
+static BINDING_STATS: PerCpuArray<BindingStats> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static DECISION: Array<Decision> = Array::with_max_entries(1, 0);
+
+// Read by the controller only: what a restarted one rebuilds its ids from.
+#[map]
+static MEMBER_ORDERS: Array<[MemberOrder; MAX_MEMBERS]> = Array::with_max_entries(1, 0);
+#[map]
+static SERVICE_NAMES: Array<Name> = Array::with_max_entries(1, 0);
+#[map]
+static SET_NAMES: Array<Name> = Array::with_max_entries(1, 0);
+#[map]
+static BACKEND_NAMES: Array<Name> = Array::with_max_entries(1, 0);
+
+/// Constants that the loader sets; the verifier reads them and drops what they rule out.
+mod constant {
+    /// Slots of the indices minus one.
+    #[unsafe(no_mangle)]
+    pub(super) static LISTENER_MASK: u32 = 0;
+    #[unsafe(no_mangle)]
+    pub(super) static ENDPOINT_MASK: u32 = 0;
+    #[unsafe(no_mangle)]
+    pub(super) static HOST_MASK: u32 = 0;
+    /// Lines of the dialog table minus one.
+    #[unsafe(no_mangle)]
+    pub(super) static DIALOG_MASK: u32 = 0;
+    /// 1 = write each decision to DECISION and take the time from CLOCK.
+    #[unsafe(no_mangle)]
+    pub(super) static RECORD: u8 = 0;
+}
+
+/// A constant as the loader set it, not as it was compiled.
+#[inline(always)]
+fn constant<T: Copy>(value: &'static T) -> T {
+    // SAFETY: a static is always valid to read.
+    unsafe { (value as *const T).read_volatile() }
+}
+
+#[inline(always)]
+pub fn listener_mask() -> u32 {
+    constant(&constant::LISTENER_MASK)
+}
+
+#[inline(always)]
+pub fn endpoint_mask() -> u32 {
+    constant(&constant::ENDPOINT_MASK)
+}
+
+#[inline(always)]
+pub fn host_mask() -> u32 {
+    constant(&constant::HOST_MASK)
+}
+
+#[inline(always)]
+pub fn dialog_mask() -> u32 {
+    constant(&constant::DIALOG_MASK)
+}
+
+#[inline(always)]
+pub fn records() -> bool {
+    constant(&constant::RECORD) != 0
+}
+
+/// A record that the controller writes. Readers may see one half-written record for an instant;
+/// the controller therefore writes records before it publishes their ids.
+#[inline(always)]
+fn row<T>(map: &'static Array<T>, index: u32) -> Result<&'static T, Verdict> {
+    map.get(index).ok_or(Verdict::MissingMap)
+}
+
+#[inline(always)]
+pub fn settings() -> Result<&'static Settings, Verdict> {
+    row(&SETTINGS, 0)
+}
+
+#[inline(always)]
+pub fn clock() -> Result<&'static Clock, Verdict> {
+    row(&CLOCK, 0)
+}
+
+#[inline(always)]
+pub fn heartbeat() -> Result<u64, Verdict> {
+    row(&HEARTBEAT, 0).copied()
+}
+
+#[inline(always)]
+pub fn set_heartbeat(jiffies: u64) {
+    if let Some(cell) = HEARTBEAT.get_ptr_mut(0) {
+        // SAFETY: the pointer is to the one value of the map, checked for null by `get_ptr_mut`.
+        unsafe { cell.write_volatile(jiffies) };
+    }
+}
+
+/// True if `port` (host order) is in port set `set`.
+#[inline(always)]
+pub fn has_port(set: u32, port: u16) -> bool {
+    match PORTS.get(set) {
+        Some(words) => words[(port >> 6) as usize & 1023] >> (port & 63) & 1 != 0,
+        None => false,
+    }
+}
+
+#[inline(always)]
+pub fn listener_slot(index: u32) -> Option<&'static Slot> {
+    LISTENER_INDEX.get(index)
+}
+
+#[inline(always)]
+pub fn endpoint_slot(index: u32) -> Option<&'static Slot> {
+    ENDPOINT_INDEX.get(index)
+}
+
+#[inline(always)]
+pub fn host_slot(index: u32) -> Option<&'static Slot> {
+    HOST_INDEX.get(index)
+}
+
+#[inline(always)]
+pub fn interface(row: u32) -> Option<&'static Interface> {
+    INTERFACES.get(row)
+}
+
+#[inline(always)]
+pub fn listener(id: u16) -> Result<&'static Listener, Verdict> {
+    LISTENERS.get(u32::from(id)).ok_or(Verdict::MissingListener)
+}
+
+#[inline(always)]
+pub fn endpoint(id: u16) -> Result<&'static Endpoint, Verdict> {
+    ENDPOINTS.get(u32::from(id)).ok_or(Verdict::MissingEndpoint)
+}
+
+#[inline(always)]
+pub fn binding(id: u16) -> Result<&'static Binding, Verdict> {
+    BINDINGS.get(u32::from(id)).ok_or(Verdict::MissingBinding)
+}
+
+#[inline(always)]
+pub fn route(row: u32) -> Option<&'static Route> {
+    ROUTES.get(row)
+}
+
+#[inline(always)]
+pub fn choice(id: u16) -> Result<Choice, Verdict> {
+    let cell = CHOICES.get_ptr(u32::from(id)).ok_or(Verdict::MissingMap)?;
+    // SAFETY: a valid map value; volatile, as the controller swaps it at any time and it must be
+    // read once.
+    Ok(unsafe { cell.read_volatile() })
+}
+
+#[inline(always)]
+pub fn members(id: u32) -> Result<&'static Members, Verdict> {
+    row(&MEMBERS, id)
+}
+
+#[inline(always)]
+pub fn table(id: u32) -> Result<&'static Table, Verdict> {
+    row(&TABLES, id)
+}
+
+/// When the slot of a service last changed its owner; 0 = never, else 1 + epoch.
+#[inline(always)]
+pub fn touched(service: u16, slot: u32) -> Result<u8, Verdict> {
+    let row = TOUCHED.get(u32::from(service)).ok_or(Verdict::MissingMap)?;
+    Ok(row[slot as usize & (SLOTS - 1)])
+}
+
+#[inline(always)]
+pub fn touch(service: u16, slot: u32, epoch: u32) {
+    if let Some(row) = TOUCHED.get_ptr_mut(u32::from(service)) {
+        // SAFETY: the index is below SLOTS, so the byte lies in the value; a plain byte store, as
+        // every writer of this cell stores a current epoch.
+        unsafe { (&raw mut (*row)[slot as usize & (SLOTS - 1)]).write_volatile(epoch as u8 + 1) };
+    }
+}
+
+/// A line of the dialog table.
+#[derive(Clone, Copy)]
+pub struct Line(*mut dialog::Line);
+
+#[inline(always)]
+pub fn line(index: u32) -> Result<Line, Verdict> {
+    DIALOGS.get_ptr_mut(index).map(Line).ok_or(Verdict::MissingMap)
+}
+
+impl Line {
+    /// The entry in `way`.
+    #[inline(always)]
+    pub fn load(self, way: u32) -> u64 {
+        // SAFETY: the way is below eight, so the entry lies in the line; volatile, as other CPUs
+        // and the controller store to it.
+        unsafe { (&raw const (*self.0)[way as usize & (dialog::WAYS - 1)]).read_volatile() }
+    }
+
+    /// Replaces the entry in `way` by one store.
+    #[inline(always)]
+    pub fn store(self, way: u32, entry: u64) {
+        // SAFETY: as in `load`.
+        unsafe { (&raw mut (*self.0)[way as usize & (dialog::WAYS - 1)]).write_volatile(entry) };
+    }
+}
+
+#[inline(always)]
+pub fn verdict_counter(index: u32) -> Option<*mut u64> {
+    VERDICTS.get_ptr_mut(index)
+}
+
+#[inline(always)]
+pub fn event_counter(index: u32) -> Option<*mut u64> {
+    EVENTS.get_ptr_mut(index)
+}
+
+#[inline(always)]
+pub fn binding_stats(id: u16) -> Option<*mut BindingStats> {
+    BINDING_STATS.get_ptr_mut(u32::from(id))
+}
+
+/// Notes something about the decision for `replay`; nothing is left of it in a live program.
+#[inline(always)]
+pub fn record(note: impl FnOnce(&mut Decision)) {
+    if records() && let Some(cell) = DECISION.get_ptr_mut(0) {
+        // SAFETY: the one value of the map, which only one test run at a time writes.
+        note(unsafe { &mut *cell });
+    }
+}

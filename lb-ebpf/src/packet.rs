@@ -1,0 +1,217 @@
+//! The one doorway to packet memory.
+//!
+//! Every access re-reads the packet's bounds from the context, adds an offset of at most 4,095
+//! bytes to its start and compares with its end. The verifier proves the rest; the functions here
+//! only keep the compiler from rearranging that comparison.
+
+use core::arch::asm;
+
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use lb_common::sip::Window;
+
+/// Largest offset that is ever read.
+const MASK: u32 = 0xfff;
+
+/// The packet that the program was called for.
+#[derive(Clone, Copy)]
+pub struct Packet {
+    ctx: *mut xdp_md,
+}
+
+impl Packet {
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+
+    /// For helpers that take the context.
+    #[inline(always)]
+    pub fn context(self) -> *mut xdp_md {
+        self.ctx
+    }
+
+    /// Index of the interface that the packet came in by.
+    #[inline(always)]
+    pub fn ingress(self) -> u32 {
+        // SAFETY: the kernel passes a valid context for the whole run of the program.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// Bytes from the start of the frame to its end.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        let (data, end) = self.bounds();
+        (end - data) as u32
+    }
+
+    /// Returns `offset`, below 4,096, which the verifier then knows nothing more of.
+    #[inline(always)]
+    pub fn forget(self, offset: u32) -> u32 {
+        forget(offset, u64::from(self.len()))
+    }
+
+    /// The same for numbers below 65,536.
+    #[inline(always)]
+    pub fn forget_word(self, value: u32) -> u32 {
+        forget_word(value, u64::from(self.len()))
+    }
+
+    #[inline(always)]
+    fn bounds(self) -> (usize, usize) {
+        // SAFETY: as in `ingress`. Volatile, so that each phase has fresh pointers without the
+        // range history of an earlier one.
+        unsafe {
+            (
+                (&raw const (*self.ctx).data).read_volatile() as usize,
+                (&raw const (*self.ctx).data_end).read_volatile() as usize,
+            )
+        }
+    }
+
+    /// The address of `N` bytes at `offset`; `None` if they are not all in the frame.
+    #[inline(always)]
+    fn at<const N: usize>(self, offset: u32) -> Option<usize> {
+        let (data, end) = self.bounds();
+        let pointer = opaque(data + (offset & MASK) as usize);
+        if pointer + N > end { None } else { Some(pointer) }
+    }
+
+    /// Copies `N` bytes from `offset`.
+    #[inline(always)]
+    pub fn read<const N: usize>(self, offset: u32) -> Option<[u8; N]> {
+        let pointer = self.at::<N>(offset)?;
+        // SAFETY: `at` has checked that N bytes lie between the pointer and the packet's end;
+        // byte arrays have no alignment and any content.
+        Some(unsafe { *(pointer as *const [u8; N]) })
+    }
+
+    /// Writes `N` bytes at `offset`.
+    #[inline(always)]
+    pub fn write<const N: usize>(self, offset: u32, bytes: [u8; N]) -> Option<()> {
+        let pointer = self.at::<N>(offset)?;
+        // SAFETY: as in `read`; no reference into the packet outlives an accessor, so nothing
+        // aliases the write.
+        unsafe { *(pointer as *mut [u8; N]) = bytes };
+        Some(())
+    }
+}
+
+/// Returns `pointer`, hidden from the compiler, which would otherwise move the offset behind the
+/// comparison with the packet's end, where the verifier no longer sees it.
+#[inline(always)]
+fn opaque(mut pointer: usize) -> usize {
+    // SAFETY: assigns a register to itself. (An instruction is needed: two line records at one
+    // address make the kernel refuse the program.)
+    unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+/// Returns `value`, below 65,536, of which the verifier afterwards knows only that.
+///
+/// `unknown` is any number that the verifier knows nothing of. Without this every path that found
+/// another value would be walked through all later code. Not `pure`: each use must yield a value
+/// of its own, so that what a comparison teaches of one copy stays with that copy.
+#[inline(always)]
+fn forget_word(value: u32, unknown: u64) -> u32 {
+    let mut value = u64::from(value);
+    // SAFETY: arithmetic on a register: v ^ u ^ u = v, and v is at most the mask.
+    unsafe {
+        asm!(
+            "{0} ^= {1}",
+            "{0} ^= {1}",
+            "{0} &= 0xffff",
+            inout(reg) value,
+            in(reg) unknown,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    value as u32
+}
+
+/// The same for an offset in the packet, below 4,096.
+#[inline(always)]
+fn forget(value: u32, unknown: u64) -> u32 {
+    let mut value = u64::from(value);
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "{0} ^= {1}",
+            "{0} ^= {1}",
+            "{0} &= 0xfff",
+            inout(reg) value,
+            in(reg) unknown,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    value as u32
+}
+
+/// The payload of a datagram, for the scanner.
+#[derive(Clone, Copy)]
+pub struct Payload {
+    packet: Packet,
+    start: u32,
+    len: u32,
+    unknown: u64,
+}
+
+impl Payload {
+    /// `len` bytes from `start`, which lie in the frame; at most 4,095 of them are looked at.
+    #[inline(always)]
+    pub fn new(packet: Packet, start: u32, len: u32) -> Self {
+        let unknown = u64::from(packet.len());
+        let len = if len > MASK { MASK } else { len };
+        Self { packet, start: forget(start, unknown) & 0x1ff, len: forget(len, unknown), unknown }
+    }
+
+    #[inline(always)]
+    fn offset(&self, offset: u32) -> u32 {
+        self.start.wrapping_add(offset)
+    }
+}
+
+impl Window for Payload {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn block(&self, offset: u32) -> Option<[u64; 4]> {
+        let bytes: [u8; 32] = self.packet.read(self.offset(offset))?;
+        let word = |i: usize| {
+            u64::from_le_bytes([
+                bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3],
+                bytes[i + 4], bytes[i + 5], bytes[i + 6], bytes[i + 7],
+            ])
+        };
+        Some([word(0), word(8), word(16), word(24)])
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: u32) -> Option<u64> {
+        self.packet.read(self.offset(offset)).map(u64::from_le_bytes)
+    }
+
+    #[inline(always)]
+    fn forget(&self, offset: u32) -> u32 {
+        forget(offset, self.unknown)
+    }
+
+    #[inline(always)]
+    fn excess(&self, a: u32, b: u32) -> u32 {
+        let mut difference = u64::from(a).wrapping_sub(u64::from(b));
+        // SAFETY: arithmetic on registers: the sign, spread over all bits, masks the difference.
+        unsafe {
+            asm!(
+                "{1} = {0}",
+                "{1} s>>= 63",
+                "{1} ^= -1",
+                "{0} &= {1}",
+                inout(reg) difference,
+                out(reg) _,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        difference as u32
+    }
+}

@@ -1,0 +1,3 @@
+//! Header edits. SIP text is never touched.
+
+pub mod nat;

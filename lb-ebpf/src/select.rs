@@ -1,0 +1,52 @@
+//! Hash → slot → member → binding → endpoint.
+
+use lb_common::{
+    backend::{Binding, Endpoint, admin, endpoint},
+    hash,
+    service::Listener,
+    table,
+    verdict::Verdict,
+};
+
+use crate::maps;
+
+/// A backend as seen from one listener.
+#[derive(Clone, Copy)]
+pub struct Target {
+    pub id: u16,
+    pub binding: &'static Binding,
+    pub endpoint: &'static Endpoint,
+}
+
+impl Target {
+    #[inline(always)]
+    pub fn of(id: u16) -> Result<Self, Verdict> {
+        let binding = maps::binding(id)?;
+        if binding.endpoint == 0 {
+            return Err(Verdict::MissingBinding);
+        }
+        let endpoint = maps::endpoint(binding.endpoint)?;
+        Ok(Self { id, binding, endpoint })
+    }
+
+    /// May it have the packets of a dialog that it holds? (A draining backend may.)
+    #[inline(always)]
+    pub fn is_usable(&self) -> bool {
+        self.endpoint.state == endpoint::UP && self.binding.admin != admin::MAINT
+    }
+}
+
+/// The binding that owns the slot of `hash` in the listener's own set, 0 = none.
+#[inline(always)]
+pub fn owner(listener: &Listener, hash: u64) -> Result<u16, Verdict> {
+    let choice = maps::choice(listener.choice)?;
+    let table = table::choice_table(choice);
+    if table == 0 {
+        return Ok(0);
+    }
+    let member = maps::table(table)?[hash::slot(hash) as usize & (table::SLOTS - 1)];
+    if member == table::NO_MEMBER {
+        return Ok(0);
+    }
+    Ok(maps::members(table::choice_members(choice))?[usize::from(member)])
+}
