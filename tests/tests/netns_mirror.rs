@@ -15,9 +15,12 @@ use std::{
     time::Duration,
 };
 
-use lb_userspace::netlink::{
-    self, Incomplete, IngressPath, LinkKind, NetlinkHandle, Network, NextHop, Options, Resolved,
-    Unusable,
+use lb_userspace::{
+    host::{self, HostFacts, Severity, Wanted, WantedService, facts::PinDir},
+    netlink::{
+        self, Incomplete, IngressPath, LinkKind, NetlinkHandle, Network, NextHop, Offloads,
+        Options, Resolved, Unusable,
+    },
 };
 use nix::sched::{CloneFlags, setns};
 use tokio::sync::watch;
@@ -458,5 +461,60 @@ fn the_task_ends_with_its_last_receiver() {
             }
         };
         tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    });
+}
+
+#[test]
+fn facts_of_the_host_are_those_of_the_namespace() {
+    let lab = Lab::new();
+    lab.ip("addr add 203.0.113.10/32 dev lo");
+    lab.ip("link add v1 type veth peer name v2");
+    run("ip", &["netns", "exec", &lab.host, "ethtool", "-K", "v1", "tx", "off", "rxvlan", "off"]);
+    let settings = "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 0 >ipv4/conf/v1/forwarding
+        echo 1 >ipv4/conf/v0/accept_local; echo 2 >ipv4/conf/v0/rp_filter
+        echo 0 >ipv4/conf/v0/send_redirects; echo 0 >ipv4/conf/all/send_redirects";
+    run("ip", &["netns", "exec", &lab.host, "sh", "-ec", settings]);
+    lab.mirror(Options::default(), async |mut snapshots, _handle| {
+        let network = until(&mut snapshots, "v2", |n| named(n, "v2").is_some()).await;
+        let service = WantedService {
+            name: "in".into(),
+            vips: vec![addr("203.0.113.10")],
+            backends: vec![("gw1".into(), addr("10.77.0.2"))],
+        };
+        let wanted = Wanted {
+            interfaces: vec!["v0".into(), "v1".into(), "v9".into()],
+            pin_dir: "/proc/sip-lb".into(),
+            services: vec![service],
+        };
+        let facts = HostFacts::read(&wanted, &network).await.unwrap();
+        assert_eq!(facts.ip_forward, Some(1));
+        let v0 = facts.devices["v0"];
+        assert_eq!(
+            (v0.ipv4_forwarding, v0.accept_local, v0.rp_filter),
+            (Some(1), Some(1), Some(2))
+        );
+        assert_eq!(facts.devices["v1"].ipv4_forwarding, Some(0));
+        assert_eq!(facts.pin_dir, PinDir::Elsewhere("/proc".into()));
+        assert_eq!(facts.capabilities & (1 << 12), 1 << 12, "this test runs as root");
+        assert_eq!(facts.kernel_release, run("uname", &["-r"]).trim());
+        let off = Offloads { lro: false, rx_vlan: false, tx_checksum: false };
+        let on = Offloads { rx_vlan: true, tx_checksum: true, ..off };
+        let expected = [("v0", on), ("v1", off), ("v2", on)];
+        assert_eq!(facts.offloads, expected.map(|(name, found)| (name.to_owned(), found)).into());
+
+        let errors: Vec<String> = host::check(&wanted, &network, &facts)
+            .into_iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .map(|finding| finding.what)
+            .collect();
+        let starts = [
+            "pin_dir /proc/sip-lb is not on a BPF file system",
+            "interface v9 does not exist",
+            "net.ipv4.conf.v1.forwarding is 0",
+        ];
+        assert_eq!(errors.len(), starts.len(), "{errors:?}");
+        for (error, start) in errors.iter().zip(starts) {
+            assert!(error.starts_with(start), "{error}");
+        }
     });
 }

@@ -10,6 +10,7 @@ mod kernel;
 mod mirror;
 pub mod model;
 pub mod next_hop;
+mod offload;
 pub mod route_table;
 
 pub use client_routes::{ClientRoute, MAX_CLIENT_ROUTES};
@@ -17,6 +18,7 @@ pub use kernel::NetlinkError;
 pub use mirror::{NetlinkHandle, Options, spawn};
 pub use model::{Link, LinkKind, Mac, Neighbour, NeighbourState, Network, VlanTag};
 pub use next_hop::{Incomplete, IngressPath, NextHop, Resolved, Unusable};
+pub use offload::{OffloadError, Offloads, offloads};
 
 #[cfg(test)]
 mod client_routes_tests;
