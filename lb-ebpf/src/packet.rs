@@ -198,6 +198,22 @@ impl Window for Payload {
     }
 
     #[inline(always)]
+    fn forget_all(&self, number: u32) -> u32 {
+        let mut number = u64::from(number);
+        // SAFETY: arithmetic on a register: n ^ u ^ u = n.
+        unsafe {
+            asm!(
+                "{0} ^= {1}",
+                "{0} ^= {1}",
+                inout(reg) number,
+                in(reg) self.unknown,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        number as u32
+    }
+
+    #[inline(always)]
     fn excess(&self, a: u32, b: u32) -> u32 {
         let mut difference = u64::from(a).wrapping_sub(u64::from(b));
         // SAFETY: arithmetic on registers: the sign, spread over all bits, masks the difference.

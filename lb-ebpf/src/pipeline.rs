@@ -2,7 +2,7 @@
 
 use lb_common::{
     hash,
-    sip::{self, Code, END, Headers, Want},
+    sip::{self, Code, Headers, need},
     stats::Event,
     verdict::{Exit, Key, Verdict},
 };
@@ -114,8 +114,11 @@ fn read(
         cseq: 0,
     };
     if message.is_sip() {
-        let want = Want { stop_at_call_id: true, stop_at_others: false, to: true, cseq: true };
-        sip::scan(&payload, want, line, &mut call.headers).ok_or(Verdict::OutOfBounds)?;
+        call.headers =
+            sip::scan(&payload, needed(&call), line).ok_or(Verdict::OutOfBounds)?;
+        if call.headers.second_call_id != 0 {
+            count::event(Event::SecondCallId);
+        }
         if call.headers.call_id != 0 {
             let found = sip::call_id(&payload, call.headers.call_id, key);
             if let Some(id) = found.ok_or(Verdict::OutOfBounds)? {
@@ -165,36 +168,31 @@ fn recall(call: &mut Call) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// Reads on behind the Call-ID, where it matters: for the To tag of a request, the CSeq of a
-/// response.
+/// Which headers decide: the To tag says whether a request makes a dialog or is inside one, the
+/// CSeq which request a backend answers.
+#[inline(always)]
+fn needed(call: &Call) -> u32 {
+    let message = call.message;
+    let from_backend = call.source != 0;
+    if message.forms_dialog() || (from_backend && message.is_request()) {
+        need::CALL_ID | need::TO
+    } else if from_backend && message.is_success(101) {
+        need::CALL_ID | need::CSEQ
+    } else {
+        need::CALL_ID
+    }
+}
+
+/// Reads the headers that [`needed`] names, where it matters.
 #[inline(always)]
 fn read_on(call: &mut Call) -> Result<(), Verdict> {
-    let wanted = if call.listener == 0 {
-        server::wants_more(call)
-    } else {
-        // A backend that calls by a VIP is also learned from.
-        call.source != 0 || (!call.found.exists() && call.message.forms_dialog())
-    };
-    if !wanted {
-        return Ok(());
-    }
-    let is_request = call.message.is_request();
-    let found = if is_request { call.headers.to } else { call.headers.cseq };
-    if found == 0 && call.headers.next < END {
-        let want =
-            Want { stop_at_call_id: false, stop_at_others: true, to: is_request, cseq: !is_request };
-        let from = call.headers.next;
-        sip::scan(&call.payload, want, from, &mut call.headers).ok_or(Verdict::OutOfBounds)?;
-        if call.headers.second_call_id != 0 {
-            count::event(Event::SecondCallId);
-        }
-    }
-    if is_request {
-        if call.headers.to != 0 {
+    if call.message.is_request() {
+        let unknown = !call.found.exists() && call.message.forms_dialog();
+        if call.headers.to != 0 && (unknown || call.source != 0) {
             let tagged = sip::has_tag(&call.payload, call.headers.to);
             call.in_dialog = tagged.ok_or(Verdict::OutOfBounds)?.into();
         }
-    } else if call.headers.cseq != 0 {
+    } else if call.headers.cseq != 0 && call.source != 0 {
         let method = sip::cseq_method(&call.payload, call.headers.cseq);
         call.cseq = method.ok_or(Verdict::OutOfBounds)? as u32;
     }

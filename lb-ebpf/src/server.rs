@@ -149,19 +149,6 @@ pub fn note(
     Ok(endpoint.primary)
 }
 
-/// Does what the message teaches depend on the To tag or the CSeq?
-#[inline(always)]
-pub fn wants_more(call: &Call) -> bool {
-    let own = call.found.is_own != 0;
-    let is_unconfirmed = call.found.entry.state_bits() == State::Unconfirmed.bits();
-    let message = call.message;
-    if message.is_request() {
-        own && is_unconfirmed && !message.is(Method::Bye) && !message.is(Method::Ack)
-    } else {
-        message.is_success(101) && !(own && (!is_unconfirmed || !message.is_success(200)))
-    }
-}
-
 /// The state (as [`State::bits`]) that the entry should have after this message; 0 = the message
 /// makes no entry.
 #[inline(always)]

@@ -6,32 +6,23 @@
 
 use super::{Window, swar};
 
-/// A header line is found if it starts 1 to so many bytes behind the start of the search; a search
-/// that goes on from a Call-ID reaches as far again.
+/// A search looks at the line feeds in this many bytes from its start.
 pub const REACH: u32 = 1408;
 
-/// Lines that a search looks at.
-pub const MAX_LINES: u32 = 160;
-
-/// Steps of a search: blocks of 32 bytes, and lines.
-const TURNS: u32 = REACH / 32 + MAX_LINES;
+/// Turns of a search: one for each block of 32 bytes without a line feed, one for each line feed.
+/// A message of up to 84 lines is searched to its reach.
+pub const TURNS: u32 = REACH / 32 + 84;
 
 /// Blanks that may stand between a name and its colon.
 pub const MAX_BLANKS: u32 = 7;
 
-/// [`Headers::next`] of a search that did not stop at a Call-ID.
-pub const END: u32 = 0xfff;
-
-/// Which headers a search is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "user", derive(Debug))]
-pub struct Want {
-    /// Stop at the first Call-ID; `Headers::next` says where to go on.
-    pub stop_at_call_id: bool,
-    /// Stop once those of To and CSeq that are looked for are found.
-    pub stop_at_others: bool,
-    pub to: bool,
-    pub cseq: bool,
+/// Headers that a search may have to find before it ends early; bits.
+pub mod need {
+    pub const CALL_ID: u32 = 1;
+    pub const TO: u32 = 2;
+    pub const CSEQ: u32 = 4;
+    /// Search to the blank line.
+    pub const ALL: u32 = 8;
 }
 
 /// Where header values were found: offset of the byte behind the colon of the first such line,
@@ -44,25 +35,20 @@ pub struct Headers {
     pub cseq: u32,
     /// 1 if a second Call-ID line was seen; only as far as the search went.
     pub second_call_id: u32,
-    /// Start of the Call-ID line at which the search stopped and from which it may go on;
-    /// [`END`] = it stopped for another reason.
-    pub next: u32,
 }
 
-/// Searches behind `from` (the start line's offset, or `next` of an earlier search that stopped at
-/// the Call-ID; never a line feed), adding to `headers`.
+/// Searches behind `from`, the offset of the start line, until all of `needed` (bits of [`need`])
+/// are found, at the latest to the blank line.
 #[inline(always)]
-pub fn scan<W: Window>(window: &W, want: Want, from: u32, headers: &mut Headers) -> Option<()> {
+pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
+    let zero = || window.forget(0);
+    let mut headers =
+        Headers { call_id: zero(), to: zero(), cseq: zero(), second_call_id: zero() };
+    let mut found = zero();
     let mut at = window.forget(from);
-    headers.call_id = window.forget(headers.call_id);
-    headers.to = window.forget(headers.to);
-    headers.cseq = window.forget(headers.cseq);
-    headers.second_call_id = window.forget(headers.second_call_id);
-    headers.next = window.forget(END);
-    let mut lines = window.forget(0);
     // Line feeds of the current block that are still to be looked at, and where the block starts.
-    let mut feeds = 0;
-    let mut base = 0;
+    let mut feeds = window.forget_all(0);
+    let mut base = window.forget_all(0);
     // One flat loop that takes a block or a line at each turn: the verifier walks its body once a
     // turn, not once for each line that a block might have.
     for _ in 0..TURNS {
@@ -77,18 +63,18 @@ pub fn scan<W: Window>(window: &W, want: Want, from: u32, headers: &mut Headers)
             base = at.wrapping_sub(repeated);
             at = window.forget(at.wrapping_add(32));
             feeds = line_feeds(window.block(base)?) >> (repeated & 31) << (repeated & 31);
-            if feeds == 0 {
-                continue;
+        }
+        if feeds != 0 {
+            let line = window.forget(base.wrapping_add(swar::lowest(feeds)).wrapping_add(1));
+            let kind = visit(window, line, &mut headers)?;
+            found = window.forget(found | kind);
+            if kind == BLANK_LINE || window.forget(found) & needed == needed {
+                break;
             }
         }
-        let line = base.wrapping_add(swar::lowest(feeds)).wrapping_add(1);
-        feeds &= feeds.wrapping_sub(1);
-        lines = window.forget(lines + 1);
-        if window.forget(lines) > MAX_LINES || visit(window, want, window.forget(line), headers)? {
-            break;
-        }
+        feeds = window.forget_all(feeds & feeds.wrapping_sub(1));
     }
-    Some(())
+    Some(headers)
 }
 
 /// One bit for each line feed of a block.
@@ -107,84 +93,78 @@ fn line_feeds(words: [u64; 4]) -> u32 {
         | swar::gather(swar::equal(words[3], b'\n')) << 24
 }
 
-const CALL_ID: u32 = 1;
-const TO: u32 = 2;
-const CSEQ: u32 = 3;
+/// What [`visit`] returns beside the bits of [`need`].
+const BLANK_LINE: u32 = 16;
 
-/// Looks at the line that starts at `line`; true = the search ends.
+/// Looks at the line that starts at `line`: what it is, 0 = nothing that is looked for.
 #[inline(always)]
-fn visit<W: Window>(window: &W, want: Want, line: u32, headers: &mut Headers) -> Option<bool> {
+fn visit<W: Window>(window: &W, line: u32, headers: &mut Headers) -> Option<u32> {
     const fn name(text: &[u8; 8]) -> u64 {
         u64::from_le_bytes(*text)
     }
-    let word = window.padded(line)?;
+    let word = window.padded_near(line)?;
     let first = word as u8;
     if first == b'\n' || word as u16 == u16::from_le_bytes(*b"\r\n") {
-        return Some(true);
+        return Some(BLANK_LINE);
     }
     // Fold the case of letters, and of letters only: CR | 0x20 would be a hyphen.
     let folded = first | 0x20;
     let (kind, length) = if folded == b'c' {
         let call_id = (word | const { name(b"    \0  \0") }) & 0x00ff_ffff_ffff_ffff;
         if call_id == const { name(b"call-id\0") } {
-            (CALL_ID, 7)
-        } else if want.cseq && (word as u32 | 0x2020_2020) == u32::from_le_bytes(*b"cseq") {
-            (CSEQ, 4)
+            (need::CALL_ID, 7)
+        } else if (word as u32 | 0x2020_2020) == u32::from_le_bytes(*b"cseq") {
+            (need::CSEQ, 4)
         } else {
-            return Some(false);
+            return Some(0);
         }
     } else if folded == b'i' {
-        (CALL_ID, 1)
-    } else if want.to && folded == b't' {
-        (TO, if (word >> 8) as u8 | 0x20 == b'o' { 2 } else { 1 })
+        (need::CALL_ID, 1)
+    } else if folded == b't' {
+        (need::TO, if (word >> 8) as u8 | 0x20 == b'o' { 2 } else { 1 })
     } else {
-        return Some(false);
+        return Some(0);
     };
     // One way for all names from here on.
     let packed = window.forget(kind << 4 | length);
     let (kind, length) = (packed >> 4, packed & 7);
-    let Some(value) = colon(window, line, word, length)? else {
-        return Some(false);
-    };
+    let value = colon(window, line, word, length)?;
+    if value == 0 {
+        return Some(0);
+    }
     // Each comparison takes a copy of its own, so that what it teaches the verifier does not last.
-    if kind == CALL_ID {
-        let known = window.forget(headers.call_id);
-        if known == 0 {
+    if window.forget(kind) == need::CALL_ID {
+        if window.forget(headers.call_id) == 0 {
             headers.call_id = value;
-        } else if known != value {
+        } else {
             headers.second_call_id = window.forget(1);
         }
-        if want.stop_at_call_id {
-            // The next search starts inside this line: its own feed is the first that it sees.
-            headers.next = line;
-            return Some(true);
-        }
-    } else if kind == TO {
+    } else if window.forget(kind) == need::TO {
         if window.forget(headers.to) == 0 {
             headers.to = value;
         }
     } else if window.forget(headers.cseq) == 0 {
         headers.cseq = value;
     }
-    let complete = (!want.to || window.forget(headers.to) != 0)
-        && (!want.cseq || window.forget(headers.cseq) != 0);
-    Some(want.stop_at_others && complete)
+    Some(kind)
 }
 
 /// The offset behind the colon that follows the name, `length` bytes long, at `line`, of which
-/// `word` is the start; up to [`MAX_BLANKS`] blanks may stand between.
+/// `word` is the start; up to [`MAX_BLANKS`] blanks may stand between. 0 = there is none.
 #[inline(always)]
-fn colon<W: Window>(window: &W, line: u32, word: u64, length: u32) -> Option<Option<u32>> {
+fn colon<W: Window>(window: &W, line: u32, word: u64, length: u32) -> Option<u32> {
     let at = line.wrapping_add(length);
     if (word >> (length * 8)) as u8 == b':' {
-        return Some(Some(window.forget(at.wrapping_add(1))));
+        return Some(window.forget(at.wrapping_add(1)));
     }
-    let word = window.padded(window.forget(at))?;
+    let word = window.padded_near(at)?;
     let other = !swar::blanks(word) & swar::HIGH_BITS;
     if other == 0 {
-        return Some(None);
+        return Some(0);
     }
     let blanks = swar::first(other);
-    let found = (word >> (blanks * 8)) as u8 == b':';
-    Some(found.then(|| window.forget(at.wrapping_add(blanks).wrapping_add(1))))
+    if (word >> (blanks * 8)) as u8 != b':' {
+        return Some(0);
+    }
+    Some(window.forget(at.wrapping_add(blanks).wrapping_add(1)))
 }

@@ -9,7 +9,7 @@ mod window;
 
 pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id};
 pub use dialog::{cseq_method, has_tag};
-pub use headers::{END, Headers, MAX_BLANKS, MAX_LINES, REACH, Want, scan};
+pub use headers::{Headers, MAX_BLANKS, REACH, TURNS, need, scan};
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
 #[cfg(feature = "user")]
 pub use window::Payload;
@@ -28,9 +28,7 @@ mod tests {
         let window = Payload::new(text);
         let (message, start) = start_line(&window).unwrap();
         assert_eq!(message, Message::Request(Method::Invite));
-        let mut headers = Headers::default();
-        let want = Want { stop_at_call_id: false, stop_at_others: false, to: true, cseq: true };
-        scan(&window, want, start, &mut headers).unwrap();
+        let headers = scan(&window, need::ALL, start).unwrap();
         let key = HashKey { k0: 1, k1: 2 };
         let found = call_id(&window, headers.call_id, key).unwrap().unwrap();
         assert_eq!(found.hash, hash::bytes(key, b"a84b4c76e66710@pc33"));

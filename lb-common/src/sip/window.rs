@@ -23,6 +23,13 @@ pub trait Window {
         offset
     }
 
+    /// The same for any number.
+    #[inline(always)]
+    #[must_use]
+    fn forget_all(&self, number: u32) -> u32 {
+        number
+    }
+
     #[inline(always)]
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -38,12 +45,17 @@ pub trait Window {
     /// The 8 bytes at `offset`; those at and beyond the end read as zero.
     #[inline(always)]
     fn padded(&self, offset: u32) -> Option<u64> {
-        let len = self.len();
-        let offset = offset.wrapping_sub(self.excess(offset, len));
-        let beyond = self.excess(offset.wrapping_add(8), len);
+        self.padded_near(offset.wrapping_sub(self.excess(offset, self.len())))
+    }
+
+    /// As [`Window::padded`], for an offset that lies at most 7 bytes beyond the end.
+    #[inline(always)]
+    fn padded_near(&self, offset: u32) -> Option<u64> {
+        let beyond = self.excess(offset.wrapping_add(8), self.len());
         let word = self.word(offset.wrapping_sub(beyond))?;
         // In two steps, as a shift by 64 does nothing.
-        Some((word >> (beyond * 4)) >> (beyond * 4))
+        let shift = (beyond * 4) & 63;
+        Some((word >> shift) >> shift)
     }
 }
 
