@@ -132,7 +132,6 @@ impl Dialogs {
     #[inline(always)]
     pub fn is_marked(&self, service: u16) -> Result<bool, Verdict> {
         let mark = u32::from(maps::touched(service, hash::slot(self.hash))?);
-        Ok(mark != 0
-            && lb_common::clock::age(self.now.epoch, mark - 1) <= self.now.lifetime)
+        Ok(mark != 0 && lb_common::clock::age(self.now.epoch, mark - 1) <= self.now.lifetime)
     }
 }

@@ -18,22 +18,14 @@ const AF_INET6: u8 = 10;
 
 /// Sends an already rewritten packet on by `next_hop` if that is known, else by the kernel's routing table, else hands it to the kernel, which resolves the neighbour.
 #[inline(always)]
-pub fn send(
-    packet: Packet,
-    datagram: &Datagram,
-    next_hop: &NextHop,
-) -> Result<Exit, Verdict> {
+pub fn send(packet: Packet, datagram: &Datagram, next_hop: &NextHop) -> Result<Exit, Verdict> {
     if next_hop.state == next_hop::VALID
         && (next_hop.mtu == 0 || datagram.ip_len <= u32::from(next_hop.mtu))
     {
         nat::decrement_hop_limit(packet, datagram)?;
         return transmit(packet, datagram, next_hop);
     }
-    let found = if next_hop.state == next_hop::VALID {
-        None
-    } else {
-        ask_fib(packet, datagram)
-    };
+    let found = if next_hop.state == next_hop::VALID { None } else { ask_fib(packet, datagram) };
     match found {
         Some(next_hop) => {
             nat::decrement_hop_limit(packet, datagram)?;
@@ -48,10 +40,7 @@ pub fn send(
 
 /// The first route whose prefix covers the client, as the controller mirrored it.
 #[inline(always)]
-pub fn route_to(
-    packet: Packet,
-    datagram: &Datagram,
-) -> Result<Option<&'static NextHop>, Verdict> {
+pub fn route_to(packet: Packet, datagram: &Datagram) -> Result<Option<&'static NextHop>, Verdict> {
     let client = datagram.destination(packet)?.addr;
     let routes = maps::settings()?.routes;
     for row in 0..lb_common::backend::ROUTES {
@@ -87,12 +76,7 @@ fn ask_fib(packet: Packet, datagram: &Datagram) -> Option<NextHop> {
     // forwarding to be on; any answer but success (no neighbour, too big, not forwarded) means
     // that the kernel's stack has to deal with the packet.
     let answer = unsafe {
-        bpf_fib_lookup(
-            packet.context().cast(),
-            &raw mut query,
-            size_of::<FibLookup>() as i32,
-            0,
-        )
+        bpf_fib_lookup(packet.context().cast(), &raw mut query, size_of::<FibLookup>() as i32, 0)
     };
     if answer != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         return None;

@@ -280,7 +280,9 @@ pub fn binding_stats(id: u16) -> Option<*mut BindingStats> {
 /// Notes something about the decision for `replay`; nothing is left of it in a live program.
 #[inline(always)]
 pub fn record(note: impl FnOnce(&mut Decision)) {
-    if records() && let Some(cell) = DECISION.get_ptr_mut(0) {
+    if records()
+        && let Some(cell) = DECISION.get_ptr_mut(0)
+    {
         // SAFETY: the one value of the map, which only one test run at a time writes.
         note(unsafe { &mut *cell });
     }

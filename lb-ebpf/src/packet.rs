@@ -101,7 +101,9 @@ impl Packet {
 fn opaque(mut pointer: usize) -> usize {
     // SAFETY: assigns a register to itself. (An instruction is needed: two line records at one
     // address make the kernel refuse the program.)
-    unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags))
+    };
     pointer
 }
 
@@ -180,8 +182,14 @@ impl Window for Payload {
         let bytes: [u8; 32] = self.packet.read(self.offset(offset))?;
         let word = |i: usize| {
             u64::from_le_bytes([
-                bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3],
-                bytes[i + 4], bytes[i + 5], bytes[i + 6], bytes[i + 7],
+                bytes[i],
+                bytes[i + 1],
+                bytes[i + 2],
+                bytes[i + 3],
+                bytes[i + 4],
+                bytes[i + 5],
+                bytes[i + 6],
+                bytes[i + 7],
             ])
         };
         Some([word(0), word(8), word(16), word(24)])

@@ -85,12 +85,7 @@ pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
 
 /// Reads what both directions need: kind of message, Call-ID, hash.
 #[inline(always)]
-fn read(
-    packet: Packet,
-    datagram: Datagram,
-    listener: u16,
-    source: u16,
-) -> Result<Call, Verdict> {
+fn read(packet: Packet, datagram: Datagram, listener: u16, source: u16) -> Result<Call, Verdict> {
     let (start, len) = parse::payload(packet, &datagram)?;
     let payload = Payload::new(packet, start, len);
     let (message, line) = sip::start_line(&payload).ok_or(Verdict::OutOfBounds)?;
@@ -114,8 +109,7 @@ fn read(
         cseq: 0,
     };
     if message.is_sip() {
-        call.headers =
-            sip::scan(&payload, needed(&call), line).ok_or(Verdict::OutOfBounds)?;
+        call.headers = sip::scan(&payload, needed(&call), line).ok_or(Verdict::OutOfBounds)?;
         if call.headers.second_call_id != 0 {
             count::event(Event::SecondCallId);
         }

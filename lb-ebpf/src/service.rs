@@ -88,7 +88,11 @@ pub fn check_mac(packet: Packet) -> Result<(), Verdict> {
 ///
 /// `SpoofedBackend` if not.
 #[inline(always)]
-pub fn check_origin(packet: Packet, datagram: &Datagram, endpoint: &Endpoint) -> Result<(), Verdict> {
+pub fn check_origin(
+    packet: Packet,
+    datagram: &Datagram,
+    endpoint: &Endpoint,
+) -> Result<(), Verdict> {
     if endpoint.spoof == spoof::OFF {
         return Ok(());
     }

@@ -10,8 +10,8 @@ use super::{Window, swar};
 pub const REACH: u32 = 1408;
 
 /// Turns of a search: one for each block of 32 bytes without a line feed, one for each line feed.
-/// A message of up to 84 lines is searched to its reach.
-pub const TURNS: u32 = REACH / 32 + 84;
+/// A message of up to 64 lines is searched to its reach.
+pub const TURNS: u32 = REACH / 32 + 64;
 
 /// Blanks that may stand between a name and its colon.
 pub const MAX_BLANKS: u32 = 7;
@@ -42,8 +42,7 @@ pub struct Headers {
 #[inline(always)]
 pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
     let zero = || window.forget(0);
-    let mut headers =
-        Headers { call_id: zero(), to: zero(), cseq: zero(), second_call_id: zero() };
+    let mut headers = Headers { call_id: zero(), to: zero(), cseq: zero(), second_call_id: zero() };
     let mut found = zero();
     let mut at = window.forget(from);
     // Line feeds of the current block that are still to be looked at, and where the block starts.

@@ -66,7 +66,8 @@ fn v6(packet: Packet, l3: u32) -> Result<Ip, Verdict> {
         if next == UDP {
             break;
         }
-        if next != HOP_BY_HOP && next != ROUTING && next != FRAGMENT && next != DESTINATION_OPTIONS {
+        if next != HOP_BY_HOP && next != ROUTING && next != FRAGMENT && next != DESTINATION_OPTIONS
+        {
             return Err(Verdict::NotOurs);
         }
         let extension: [u8; 8] = packet.read(l4).ok_or(Verdict::BadHeader)?;

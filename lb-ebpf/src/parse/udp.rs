@@ -30,10 +30,7 @@ pub fn payload(packet: Packet, datagram: &Datagram) -> Result<(u32, u32), Verdic
     let length = packet.read(datagram.l4 + 4).ok_or(Verdict::BadLength)?;
     let length = u32::from(u16::from_be_bytes(length));
     let end = datagram.l4.wrapping_add(length);
-    if length < HEADER
-        || end > datagram.l3.wrapping_add(datagram.ip_len)
-        || end > packet.len()
-    {
+    if length < HEADER || end > datagram.l3.wrapping_add(datagram.ip_len) || end > packet.len() {
         return Err(Verdict::BadLength);
     }
     Ok((datagram.l4 + HEADER, length - HEADER))

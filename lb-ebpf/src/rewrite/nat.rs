@@ -17,7 +17,12 @@ pub enum Side {
 ///
 /// `OutOfBounds` if the headers are not in the frame, which parsing has ruled out.
 #[inline(always)]
-pub fn rewrite(packet: Packet, datagram: &Datagram, side: Side, new: &Socket) -> Result<(), Verdict> {
+pub fn rewrite(
+    packet: Packet,
+    datagram: &Datagram,
+    side: Side,
+    new: &Socket,
+) -> Result<(), Verdict> {
     edit(packet, datagram, side, new).ok_or(Verdict::OutOfBounds)
 }
 
