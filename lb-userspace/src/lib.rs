@@ -5,5 +5,6 @@ pub mod config;
 pub mod host;
 pub mod maps;
 pub mod netlink;
+pub mod probe;
 pub mod reconcile;
 pub mod state;
