@@ -11,46 +11,62 @@ use crate::{apt::Apt, deps, exec, toolchain};
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// Runs all checks; the first that fails ends it.
+/// One of the checks.
+type Check = fn() -> Result<()>;
+
+/// Every check, with its headline.
+const CHECKS: [(&str, Check); 7] = [
+    ("lints inherited", lints_inherited),
+    ("no object committed", no_object_committed),
+    ("formatting", || exec::run(exec::cargo().args(["fmt", "--all", "--check"]))),
+    ("lints, host", clippy_host),
+    ("lints, BPF target", clippy_bpf),
+    ("documentation", documentation),
+    ("licences and sources of dependencies", dependencies),
+];
+
+/// Runs all checks; an error that names those that failed.
 pub(crate) fn run(_args: &Args) -> Result<()> {
     deps::ensure_build()?;
-
-    exec::headline("rules of the repository");
-    lints_inherited()?;
-    no_object_committed()?;
-
-    exec::headline("formatting");
-    exec::run(exec::cargo().args(["fmt", "--all", "--check"]))?;
-
-    exec::headline("lints, host");
-    exec::run(exec::cargo().args([
-        "clippy",
-        "--workspace",
-        "--exclude=lb-ebpf",
-        "--all-targets",
-        "--",
-        "-Dwarnings",
-    ]))?;
-    exec::headline("lints, BPF target");
-    clippy_bpf()?;
-
-    exec::headline("documentation");
-    exec::run(exec::cargo().env("RUSTDOCFLAGS", "-Dwarnings").args([
-        "doc",
-        "--workspace",
-        "--exclude=lb-ebpf",
-        "--no-deps",
-        "--document-private-items",
-    ]))?;
-
-    exec::headline("licences and sources of dependencies");
-    if exec::have("cargo-deny") {
-        exec::run(exec::cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
-    } else {
-        println!("NOT CHECKED: cargo-deny is not installed (`cargo install --locked cargo-deny`)");
+    let mut failed = Vec::new();
+    for (title, check) in CHECKS {
+        exec::headline(title);
+        if let Err(why) = check() {
+            println!("FAILED: {why:#}");
+            failed.push(title);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join("; "));
     }
     println!("\nall checks passed");
     Ok(())
+}
+
+/// Lints of everything that runs on the host, tests included.
+fn clippy_host() -> Result<()> {
+    let members = ["clippy", "--workspace", "--exclude=lb-ebpf", "--all-targets"];
+    exec::run(exec::cargo().args(members).args(["--", "-Dwarnings"]))
+}
+
+/// Documentation builds without a warning, that of private items as well.
+fn documentation() -> Result<()> {
+    let members = ["doc", "--workspace", "--exclude=lb-ebpf", "--no-deps"];
+    exec::run(
+        exec::cargo()
+            .env("RUSTDOCFLAGS", "-Dwarnings")
+            .args(members)
+            .arg("--document-private-items"),
+    )
+}
+
+/// By cargo-deny, which is too large to install for this alone.
+fn dependencies() -> Result<()> {
+    if !exec::have("cargo-deny") {
+        println!("NOT CHECKED: cargo-deny is not installed (`cargo install --locked cargo-deny`)");
+        return Ok(());
+    }
+    exec::run(exec::cargo().args(["deny", "check", "bans", "licenses", "sources"]))
 }
 
 /// Lints of the XDP program, by the compiler that builds it.
