@@ -148,12 +148,21 @@ pub struct Calls {
     pub hold: Duration,
     /// Retransmissions of an INVITE or BYE before the call fails; RFC 3261's timers give 6.
     pub retransmissions: u32,
+    /// Fail a call that waits longer than this for a message; `None` = wait for ever, as after a
+    /// provisional response whose sender has died.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Calls {
-    /// 50 a second, until told to stop, held for 200 ms, 6 retransmissions.
+    /// 50 a second, until told to stop, held for 200 ms, 6 retransmissions, 40 s of patience.
     fn default() -> Self {
-        Self { rate: 50, count: None, hold: Duration::from_millis(200), retransmissions: 6 }
+        Self {
+            rate: 50,
+            count: None,
+            hold: Duration::from_millis(200),
+            retransmissions: 6,
+            patience: Some(Duration::from_secs(40)),
+        }
     }
 }
 
@@ -232,6 +241,9 @@ impl Uac {
         if let Some(count) = calls.count {
             options.extend(["-m".to_owned(), count.to_string()]);
         }
+        if let Some(patience) = calls.patience {
+            options.extend(["-recv_timeout".to_owned(), patience.as_millis().to_string()]);
+        }
         options.extend(["-trace_rtt".to_owned(), remote.to_string()]);
         let process = start(host, &files, lasting, "uac", local, &options)?;
         Ok(Self { process, files })
@@ -274,12 +286,21 @@ impl Uac {
     /// # Errors
     /// If they do not end within `limit`.
     pub fn stop(&mut self, limit: Duration) -> Result<Outcome> {
+        self.place_no_more()?;
+        self.process.wait(limit)?;
+        self.outcome()
+    }
+
+    /// Places no more calls; it ends by itself when those under way have ended.
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub fn place_no_more(&mut self) -> Result<()> {
         // It may have placed its `count` just now.
         if self.process.ended()?.is_none() {
             self.process.signal(Signal::SIGUSR1)?;
         }
-        self.process.wait(limit)?;
-        self.outcome()
+        Ok(())
     }
 
     /// Time from INVITE to 200 of every call that was set up, ascending, in SIPp's resolution of

@@ -11,7 +11,7 @@ use crate::{deps, exec};
 pub(crate) struct Args {
     /// Optimise the controller (the XDP program always is)
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
 }
 
 /// Makes sure of the tools and builds everything.

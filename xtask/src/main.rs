@@ -4,6 +4,7 @@
 mod apt;
 mod build;
 mod check;
+mod demo;
 mod deps;
 mod exec;
 mod test;
@@ -19,6 +20,8 @@ use clap::Parser;
 enum Task {
     /// Build the controller with the XDP program inside; install the compiler and linker it takes
     Build(build::Args),
+    /// Real SIP calls through sip-lb in network namespaces, with backends that die
+    Demo(demo::Args),
     /// Formatting, lints of host and BPF code, documentation, rules of the repository
     Check(check::Args),
     /// All tests: host, program under test-run, namespaces with SIP peers, an old kernel
@@ -28,6 +31,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Build(args) => build::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Check(args) => check::run(&args),
         Task::Test(args) => test::run(&args),
     };

@@ -232,7 +232,7 @@ impl Targets {
 }
 
 /// Root, namespaces and a BPF file system, or what to do about it.
-fn ensure_host() -> Result<()> {
+pub(crate) fn ensure_host() -> Result<()> {
     if !exec::is_root() {
         bail!(
             "the tests load BPF programs and make network namespaces: run them as root (sudo -E)"

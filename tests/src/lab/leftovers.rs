@@ -8,7 +8,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{DIRECTORY, KEPT, PREFIX, host::NAMESPACES};
+use super::{DIRECTORY, KEPT, PREFIX, host::NAMESPACES, pin_dir, remove_directory};
 use crate::command::{command, output};
 
 /// Removes what killed processes left behind, but for laboratories that were kept on purpose.
@@ -59,10 +59,9 @@ impl Leftover {
                 removed?;
             }
         }
-        let directory = Path::new(DIRECTORY).join(&self.id);
-        let removed = fs::remove_dir_all(&directory);
-        if directory.exists() {
-            removed.with_context(|| directory.display().to_string())?;
+        for path in [Path::new(DIRECTORY).join(&self.id), pin_dir(&format!("{PREFIX}-{}", self.id))]
+        {
+            remove_directory(&path).with_context(|| path.display().to_string())?;
         }
         Ok(())
     }

@@ -26,6 +26,8 @@ pub use self::{
 const PREFIX: &str = "siplab";
 /// Logs and configuration files of all laboratories.
 const DIRECTORY: &str = "/run/sip-lb-lab";
+/// Where BPF objects are pinned. It is the machine's: namespaces do not separate it.
+const BPFFS: &str = "/sys/fs/bpf";
 /// Beside the logs of a laboratory that outlives its process.
 const KEPT: &str = "kept";
 /// A laboratory.
@@ -120,6 +122,12 @@ impl Lab {
         &self.directory
     }
 
+    /// A `pin_dir` for sip-lb that no other laboratory uses. It goes with this one.
+    #[must_use]
+    pub fn pin_dir(&self) -> PathBuf {
+        pin_dir(&self.prefix)
+    }
+
     /// All hosts, in the order in which they were added.
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
@@ -147,12 +155,27 @@ impl Drop for Lab {
                 eprintln!("{} is left over: {why:#}", host.namespace());
             }
         }
+        if let Err(why) = remove_directory(&self.pin_dir()) {
+            eprintln!("{} is left over: {why}", self.pin_dir().display());
+        }
         // A failed test leaves its logs.
         if !std::thread::panicking()
-            && let Err(why) = fs::remove_dir_all(&self.directory)
+            && let Err(why) = remove_directory(&self.directory)
         {
             eprintln!("{} is left over: {why}", self.directory.display());
         }
+    }
+}
+
+fn pin_dir(prefix: &str) -> PathBuf {
+    Path::new(BPFFS).join(prefix)
+}
+
+/// Removes a directory with all that is in it, if it is there.
+fn remove_directory(path: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(why),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
