@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use lb_common::table;
+
 use super::{
     shape::{Field, Need, Shape, Text, Word},
     values::{self, Use},
@@ -12,8 +14,8 @@ use super::{
 
 use Need::{Default, Elsewhere, Later, Optional, Required};
 
-/// Most backends of one set: a member index is one byte and 255 means none.
-pub(super) const MOST_BACKENDS: usize = 255;
+/// Most backends of one set.
+pub(super) const MOST_BACKENDS: usize = table::MAX_MEMBERS;
 /// Listeners that the maps have room for, for each of `limits.services`.
 pub(super) const LISTENERS_PER_SERVICE: u32 = 4;
 

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
+use lb_common::service::Name;
+
 use super::{error::quote, model::ControllerLost};
 
-/// Longest name of a service or backend in bytes.
-const NAME_BYTES: usize = 63;
+/// Longest name of a service or backend in bytes: what the datapath's records hold.
+const NAME_BYTES: usize = Name::MAX;
 
 /// Units of a duration with their milliseconds, largest first.
 const UNITS: [(&str, u64); 5] =
