@@ -183,6 +183,25 @@ fn copy(from: &Path, root: &Path, to: &str) -> Result<()> {
     Ok(())
 }
 
+/// The kernel's network modules of these names (`8021q`, `veth`), to be packed as files; the guest
+/// loads them by `insmod`, in the order of their dependencies.
+///
+/// # Errors
+///
+/// The kernel cannot be downloaded, is one that the caller brought, or has no such module.
+pub fn network_modules(names: &[&str]) -> Result<Vec<PathBuf>> {
+    ensure!(
+        env::var_os(KERNEL_VARIABLE).is_none(),
+        "the modules of the kernel in {KERNEL_VARIABLE} are not known: unset it"
+    );
+    let modules = modules_of(&kernel()?);
+    let find = |name: &&str| find_below(&modules, &format!("{name}.ko"));
+    names
+        .iter()
+        .map(|name| find(name)?.with_context(|| format!("no {name}.ko in {}", modules.display())))
+        .collect()
+}
+
 /// The kernel's image; downloads and unpacks Debian's package the first time.
 fn kernel() -> Result<PathBuf> {
     if let Some(path) = env::var_os(KERNEL_VARIABLE) {
@@ -206,7 +225,7 @@ fn stored(store: &Path) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(store)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(&format!("vmlinuz-{VERSION}")) {
+        if name.starts_with(&format!("vmlinuz-{VERSION}")) && modules_of(&path).exists() {
             return Ok(Some(path));
         }
     }
@@ -232,11 +251,50 @@ fn download(store: &Path) -> Result<()> {
     run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&unpacked))?;
     for image in fs::read_dir(unpacked.join("boot"))?.flatten() {
         if image.file_name().to_string_lossy().starts_with("vmlinuz-") {
-            fs::rename(image.path(), store.join(image.file_name()))?;
+            let kept = store.join(image.file_name());
+            let modules = modules_of(&kept);
+            if !modules.exists() {
+                keep_modules(&unpacked, &modules)?;
+            }
+            fs::rename(image.path(), kept)?;
         }
     }
     fs::remove_dir_all(&unpacked)?;
     Ok(())
+}
+
+/// Where the modules of a stored image are.
+fn modules_of(image: &Path) -> PathBuf {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    image.with_file_name(name.replace("vmlinuz-", "modules-"))
+}
+
+/// Keeps the network modules of the unpacked package, a tenth of all.
+fn keep_modules(unpacked: &Path, kept: &Path) -> Result<()> {
+    let versions = unpacked.join("lib/modules");
+    let version = fs::read_dir(&versions)?.next().context("the package holds no modules")??;
+    let kernel = version.path().join("kernel");
+    let partial = kept.with_extension("partial");
+    fs::create_dir_all(&partial)?;
+    fs::rename(kernel.join("net"), partial.join("net"))?;
+    fs::rename(kernel.join("drivers/net"), partial.join("drivers"))?;
+    fs::rename(partial, kept)?;
+    Ok(())
+}
+
+/// The file of this name, wherever it is below `dir`.
+fn find_below(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            if let Some(found) = find_below(&entry.path(), name)? {
+                return Ok(Some(found));
+            }
+        } else if entry.file_name() == name {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
 }
 
 /// The package with the highest number, among those that apt knows.
