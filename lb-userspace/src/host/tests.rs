@@ -225,6 +225,27 @@ fn mtus_that_differ_are_named_with_both_devices() {
     let found = with_network(&["eth0 (MTU 1500)", "eth1 (MTU 1400)"], network);
     assert_eq!(found, ["warning: ip link set eth0 mtu 1400, on its neighbours too"]);
 
+    // Clients on the VIP's own prefix, and none elsewhere: no gateway tells the device.
+    let local_clients = Sample::default()
+        .link(2, "eth0", LinkKind::Ethernet)
+        .link(3, "eth1", LinkKind::Ethernet)
+        .address(2, "203.0.113.10/24")
+        .address(3, "10.0.1.1/24")
+        .edit(2, |link| link.mtu = 1400);
+    let found = with_network(&["eth0 (MTU 1400)", "eth1 (MTU 1500)"], local_clients);
+    assert_eq!(found, ["warning: ip link set eth1 mtu 1400, on its neighbours too"]);
+    // A gateway to some clients, although its route does not cover the VIP.
+    let far_clients = Sample::default()
+        .link(2, "eth0", LinkKind::Ethernet)
+        .link(3, "eth1", LinkKind::Ethernet)
+        .link(4, "eth2", LinkKind::Ethernet)
+        .address(2, "203.0.113.10/24")
+        .address(3, "10.0.1.1/24")
+        .gateway("198.51.100.0/24", 4, "192.0.2.1")
+        .edit(4, |link| link.mtu = 1400);
+    let found = with_network(&["eth2 (MTU 1400)", "eth1 (MTU 1500)"], far_clients);
+    assert_eq!(found, ["warning: ip link set eth1 mtu 1400, on its neighbours too"]);
+
     let jumbo = two_arms().edit(2, |l| l.mtu = 9000).edit(3, |l| l.mtu = 9000);
     let found = with_network(&["MTU 9000", "native XDP"], jumbo);
     assert_eq!(found.len(), 2, "{found:?}");
