@@ -74,6 +74,39 @@ fn valid_files_load_with_exactly_the_expected_warnings() {
 }
 
 #[test]
+fn the_example_is_valid_and_says_what_the_defaults_are() {
+    let loaded = config::load(&example()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(loaded.warnings, []);
+    let service = &loaded.config.services[0];
+    assert_eq!(service.backends.len(), 4);
+    assert_eq!(service.backends[0].health, Some(health()));
+    let expected = Config {
+        hash_key: loaded.config.hash_key.clone(),
+        services: loaded.config.services.clone(),
+        ..minimal()
+    };
+    assert_eq!(loaded.config, expected);
+
+    // The same with every commented key switched on.
+    let text = fs::read_to_string(example()).unwrap();
+    let keys = [
+        "xdp_mode:",
+        "metrics:",
+        "admin:",
+        "pin_dir:",
+        "dialogs:",
+        "limits:",
+        "controller_lost:",
+        "spoof_check:",
+    ];
+    let on = keys.iter().fold(text, |text, key| {
+        assert_eq!(text.matches(&format!("# {key}")).count(), 1, "{key}");
+        text.replace(&format!("# {key}"), key)
+    });
+    assert_eq!(parse(&on).unwrap_or_else(|e| panic!("{e}")).config, expected);
+}
+
+#[test]
 fn invalid_files_give_exactly_the_expected_errors() {
     let files = files("invalid", "yaml");
     assert_eq!(files.len(), 30);
