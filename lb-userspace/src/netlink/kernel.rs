@@ -140,7 +140,8 @@ impl Kernel {
     }
 
     /// Makes the kernel find out, or confirm, a neighbour's MAC as if it had a packet for it
-    /// (`ip neighbour add ADDRESS dev DEVICE use`). The answer comes as a neighbour event.
+    /// (`ip neighbour add ADDRESS dev DEVICE use`). The answer comes as a neighbour event. For IPv6
+    /// the kernel asks from the device's link-local address and does nothing where there is none.
     pub(super) async fn use_neighbour(
         &self,
         address: IpAddr,
