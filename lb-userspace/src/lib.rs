@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod datapath;
 pub mod host;
 pub mod maps;
 pub mod netlink;

@@ -19,7 +19,9 @@ use lb_common::{
 
 pub mod dump;
 pub mod faulty;
+pub mod kernel;
 pub mod memory;
+pub mod mmap;
 
 /// Priorities and weights of a member list, by member index.
 pub type Orders = [MemberOrder; MEMBERS];

@@ -1,0 +1,26 @@
+//! The XDP program in the kernel: loading and pinning it, attaching it to interfaces, reading what
+//! it counts, and keeping its dialog table tidy.
+//!
+//! [`live::Live`] is the program that balances traffic, pinned so that it outlives this process;
+//! [`private::Private`] is one of its own, attached to nothing, for `replay`, tests and benchmarks.
+
+pub mod attach;
+pub mod clock;
+pub mod counters;
+pub mod detach;
+pub mod dialogs;
+pub mod error;
+mod fdinfo;
+mod generation;
+pub mod interfaces;
+pub mod live;
+pub mod load;
+mod migrate;
+pub mod pins;
+pub mod private;
+pub mod reline;
+mod shape;
+pub mod sweep;
+pub mod testrun;
+
+pub use error::{Error, Result};

@@ -1,0 +1,110 @@
+//! A program of one's own: pinned nowhere, attached to nothing.
+
+use std::fmt;
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+    programs::Xdp,
+};
+use lb_common::{
+    clock::Clock,
+    maps::{Capacities, name, program},
+    verdict::Decision,
+};
+
+use super::{
+    counters::Counters,
+    dialogs::DialogTable,
+    error::{Error, Result},
+    load::{self, LoadStats, Record},
+    testrun::{self, Action},
+};
+use crate::maps::kernel::{KernelMaps, Records};
+
+/// The balancer with private maps.
+pub struct Private {
+    ebpf: Ebpf,
+    /// What it decides by.
+    pub maps: KernelMaps,
+    pub counters: Counters,
+    pub dialogs: DialogTable,
+    /// What loading it cost.
+    pub stats: LoadStats,
+    clock: Records<Clock>,
+    decision: Records<Decision>,
+}
+
+impl fmt::Debug for Private {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Private").field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
+/// What the program did with one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunResult {
+    pub action: Action,
+    /// The frame as the program left it.
+    pub frame_out: Vec<u8>,
+    /// Why; all zero unless the program records its decisions.
+    pub decision: Decision,
+}
+
+impl Private {
+    /// Loads the program with maps of `capacities`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses, with its remedy.
+    pub fn load(capacities: &Capacities, record: Record) -> Result<Self> {
+        let mut ebpf = load::prepare(capacities, record, None)?;
+        let stats = load::load(&mut ebpf, capacities)?;
+        let mut take = |name: &'static str| -> Result<MapData> {
+            match ebpf.take_map(name) {
+                Some(Map::Array(map) | Map::PerCpuArray(map)) => Ok(map),
+                Some(_) | None => Err(Error::Incomplete { kind: "array map", name }),
+            }
+        };
+        Ok(Self {
+            maps: KernelMaps::open(*capacities, &mut take)?,
+            counters: Counters::open(&mut take)?,
+            dialogs: DialogTable::open(&mut take)?,
+            clock: Records::open(name::CLOCK, &mut take)?,
+            decision: Records::open(name::DECISION, &mut take)?,
+            stats,
+            ebpf,
+        })
+    }
+
+    /// The balancer program, for test runs.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: loading has checked that it is there.
+    pub fn program(&self) -> Result<&Xdp> {
+        load::xdp(&self.ebpf, program::SIP_LB)
+    }
+
+    /// Sets the time of a recording program, in seconds from epoch 0, and the lifetime of dialogs
+    /// in epochs.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to the write.
+    pub fn set_time(&mut self, seconds: u64, lifetime: u32) -> Result<()> {
+        let clock = Clock { seconds, lifetime, ..self.clock.get(0)? };
+        Ok(self.clock.put(0, &clock)?)
+    }
+
+    /// Runs one frame; see [`testrun::run`].
+    ///
+    /// # Errors
+    ///
+    /// As [`testrun::run`].
+    pub fn run(&mut self, frame: &[u8], ingress: Option<u32>) -> Result<RunResult> {
+        self.decision.put(0, &Decision::default())?;
+        let (action, frame_out) = testrun::run(self.program()?, frame, ingress)?;
+        Ok(RunResult { action, frame_out, decision: self.decision.get(0)? })
+    }
+}
