@@ -38,8 +38,10 @@ static PATH: Shape = Shape::Text(&Text { check: values::path, pattern: "." });
 static ABSOLUTE_PATH: Shape =
     Shape::Text(&Text { check: values::absolute_path, pattern: ABSOLUTE });
 static SOCKET_PATH: Shape = Shape::Text(&Text { check: values::socket_path, pattern: ABSOLUTE });
-static METHOD: Shape =
-    Shape::Text(&Text { check: values::method, pattern: r"^[A-Za-z0-9.!%*_+`'~-]{1,32}$" });
+static METHOD: Shape = Shape::Text(&Text {
+    check: values::method,
+    pattern: "^(OPTIONS|INFO|MESSAGE|NOTIFY|REGISTER)$",
+});
 static CONTROLLER_LOST: Shape = Shape::Text(&Text {
     check: |text| values::controller_lost(text).map(drop),
     pattern: r"^(keep|detach-after +([0-9]+(d|h|m|s|ms))+)$",

@@ -11,6 +11,7 @@ use std::{
 use lb_common::service::Name;
 
 use super::{error::quote, model::ControllerLost};
+use crate::probe::is_supported_method;
 
 /// Longest name of a service or backend in bytes: what the datapath's records hold.
 const NAME_BYTES: usize = Name::MAX;
@@ -156,16 +157,12 @@ pub(super) fn hash_key(text: &str) -> Result<(), String> {
     Err("allowed are 1 to 1024 bytes, the same on every node".to_owned())
 }
 
-/// A SIP method (RFC 3261 §25.1, `token`).
+/// The method of a probe.
 pub(super) fn method(text: &str) -> Result<(), String> {
-    let ok = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);
-    if text == "ACK" {
-        return Err("allowed is a method that is answered; an ACK never is".to_owned());
-    }
-    if (1..=32).contains(&text.len()) && text.bytes().all(ok) {
+    if is_supported_method(text) {
         return Ok(());
     }
-    Err("allowed is a SIP method such as OPTIONS: letters, digits and -.!%*_+`'~".to_owned())
+    Err("allowed are OPTIONS, INFO, MESSAGE, NOTIFY and REGISTER".to_owned())
 }
 
 /// `keep` or `detach-after 10m`.
