@@ -8,7 +8,7 @@ use crate::hash::{HashKey, SipHash};
 pub const MAX_HASHED: u32 = 256;
 /// A longer Call-ID counts as this long.
 pub const MAX_LENGTH: u32 = 512;
-/// Blanks that may stand before a value; a fold counts as one with the blank behind it.
+/// Bytes that may stand between a colon and the value: blanks and a fold.
 pub const MAX_SKIPPED: u32 = 48;
 
 /// A Call-ID in a payload.
@@ -79,7 +79,7 @@ fn ends(word: u64, left: u32) -> u64 {
 }
 
 /// The first byte of a value: behind SP and HTAB and at most one folded line (RFC 3261 §7.3.1).
-/// `Some(None)` if the value is empty or more than [`MAX_SKIPPED`] blanks stand before it.
+/// `Some(None)` if the value is empty or more than [`MAX_SKIPPED`] bytes stand before it.
 #[inline(always)]
 pub(super) fn skip_blanks<W: Window>(window: &W, value: u32) -> Option<Option<u32>> {
     let word = window.padded(value)?;

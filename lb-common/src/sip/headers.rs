@@ -6,11 +6,11 @@
 
 use super::{Window, swar};
 
-/// A search looks at the line feeds in this many bytes from its start.
+/// A search looks at the line feeds in at least this many bytes from its start, if there are no
+/// more than 64 of them.
 pub const REACH: u32 = 1408;
 
 /// Turns of a search: one for each block of 32 bytes without a line feed, one for each line feed.
-/// A message of up to 64 lines is searched to its reach.
 pub const TURNS: u32 = REACH / 32 + 64;
 
 /// Blanks that may stand between a name and its colon.

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use lb_common::hash::HashKey;
-use lb_common::sip::{self, CallId, Headers, Message, Method, Payload, Want};
+use lb_common::sip::{self, CallId, Headers, Message, Method, Payload, need};
 
 use crate::reference;
 
@@ -42,24 +42,16 @@ pub(crate) fn read(payload: &[u8]) -> Result<Reading, String> {
         Message::Stun | Message::Keepalive => return Ok(reading),
     }
 
-    // In passes: up to the Call-ID, on to the next, and on for the others or to the end.
-    for (to, cseq) in [(false, false), (true, false), (false, true), (true, true)] {
-        let want = Want { stop_at_call_id: true, stop_at_others: false, to, cseq };
-        let found = scan("scan to the Call-ID", payload, want, start, Headers::default())?;
-        if found.next != u32::MAX {
-            scan("scan to the second Call-ID", payload, want, found.next, found)?;
-            for stop_at_others in [false, true] {
-                let want = Want { stop_at_call_id: false, stop_at_others, to: true, cseq: true };
-                scan("scan on from the Call-ID", payload, want, found.next, found)?;
-            }
-        }
-        let want = Want { stop_at_call_id: false, stop_at_others: true, to, cseq };
-        scan("scan for To and CSeq", payload, want, start, Headers::default())?;
+    // For every set of headers; the last is the search to the blank line.
+    for needed in 0..=need::CALL_ID | need::TO | need::CSEQ | need::ALL {
+        reading.headers = same(
+            "scan",
+            sip::scan(&window, needed, start),
+            reference::scan(payload, needed, start),
+        )?;
     }
-    let whole = Want { stop_at_call_id: false, stop_at_others: false, to: true, cseq: true };
-    let headers = scan("scan in one pass", payload, whole, start, Headers::default())?;
-    reading.headers = headers;
 
+    let headers = reading.headers;
     if headers.call_id != 0 {
         let value = headers.call_id;
         reading.call_id = same(
@@ -77,20 +69,6 @@ pub(crate) fn read(payload: &[u8]) -> Result<Reading, String> {
         reading.cseq = Some(same("cseq_method", sip::cseq_method(&window, value), plain)?);
     }
     Ok(reading)
-}
-
-fn scan(
-    what: &str,
-    payload: &[u8],
-    want: Want,
-    from: u32,
-    before: Headers,
-) -> Result<Headers, String> {
-    let mut fast = before;
-    let done = sip::scan(&Payload::new(payload), want, from, &mut fast);
-    let mut plain = before;
-    reference::scan(payload, want, from, &mut plain);
-    same(what, done.map(|()| fast), plain)
 }
 
 fn same<T: PartialEq + Debug>(what: &str, fast: Option<T>, plain: T) -> Result<T, String> {

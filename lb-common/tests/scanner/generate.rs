@@ -287,7 +287,7 @@ fn token() -> impl Strategy<Value = Vec<u8>> {
             "caf\u{e9}", "1-1@127.0.0.1",
         ]),
         2 => vec(0x21u8..=0xff, 0..40),
-        1 => (prop_oneof![248usize..264, 1016usize..1032, 0usize..1500], 0x21u8..=0xff)
+        1 => (prop_oneof![248usize..264, 504usize..520, 0usize..1500], 0x21u8..=0xff)
             .prop_map(|(length, byte)| (0..length).map(|i| byte.wrapping_add(i as u8).max(0x21)).collect()),
     ]
 }

@@ -5,23 +5,25 @@
 use std::hash::Hasher as _;
 
 use lb_common::hash::HashKey;
-use lb_common::sip::{CallId, Headers, Message, Method, Want};
+use lb_common::sip::{CallId, Headers, Message, Method, need};
 use siphasher::sip::SipHasher13;
 
 /// CR and LF that may stand before the start line.
 const LEADING: usize = 16;
-/// A header line is found if it starts in (from, from + REACH].
-const REACH: usize = 1408;
+/// Bytes of a block. A block of the search costs as many turns as it has line feeds, at least one.
+const BLOCK: usize = 32;
+/// Turns of a search: 64 lines spread over 1,408 bytes at the worst.
+const TURNS: usize = 1408 / BLOCK + 64;
 /// Blanks between a name and its colon.
-const NAME_BLANKS: usize = 15;
-/// Blanks before a value; a fold counts as one with the blank behind it.
+const NAME_BLANKS: usize = 7;
+/// Bytes before a value: blanks and a fold.
 const VALUE_BLANKS: usize = 48;
 /// Bytes of a Call-ID that are hashed.
 const HASHED: usize = 256;
 /// A longer Call-ID counts as this long.
-const LONGEST: usize = 1024;
+const LONGEST: usize = 512;
 /// Steps within a To header: one ends behind a special character or after eight bytes without.
-const TO_STEPS: usize = 40;
+const TO_STEPS: usize = 32;
 /// Blanks between a semicolon or the start of a folded line and a parameter's name.
 const PARAMETER_BLANKS: usize = 4;
 /// Digits of a CSeq number.
@@ -82,49 +84,59 @@ fn method(text: &[u8]) -> Method {
         .unwrap_or(Method::Other)
 }
 
-/// Walks the header lines behind `from`.
-pub(crate) fn scan(payload: &[u8], want: Want, from: u32, headers: &mut Headers) {
-    headers.next = u32::MAX;
-    let from = from as usize;
-    for feed in from..payload.len() {
-        let start = feed + 1;
-        if payload[feed] != b'\n' || start == payload.len() {
-            continue;
-        }
-        let line = &payload[start..];
-        if start > from + REACH || line.starts_with(b"\n") || line.starts_with(b"\r\n") {
-            return;
+/// Walks the lines behind the one at `from` until all of `needed` are found.
+pub(crate) fn scan(payload: &[u8], needed: u32, from: u32) -> Headers {
+    let mut headers = Headers::default();
+    let mut found = 0;
+    for start in line_starts(payload, from as usize) {
+        let line = rest(payload, start);
+        if line.starts_with(b"\n") || line.starts_with(b"\r\n") {
+            break;
         }
         let value = |names: &[&str]| {
             let behind = names.iter().find_map(|name| behind_colon(line, name))?;
             Some((start + behind) as u32)
         };
         if let Some(value) = value(&["call-id", "i"]) {
+            found |= need::CALL_ID;
             if headers.call_id == 0 {
                 headers.call_id = value;
             } else {
                 headers.second_call_id = 1;
             }
-            if want.stop_at_call_id {
-                headers.next = start as u32;
-                return;
-            }
-        } else if let (true, Some(value)) = (want.to, value(&["to", "t"])) {
+        } else if let Some(value) = value(&["to", "t"]) {
+            found |= need::TO;
             if headers.to == 0 {
                 headers.to = value;
             }
-        } else if let (true, Some(value)) = (want.cseq, value(&["cseq"])) {
+        } else if let Some(value) = value(&["cseq"]) {
+            found |= need::CSEQ;
             if headers.cseq == 0 {
                 headers.cseq = value;
             }
-        } else {
-            continue;
         }
-        let complete = (!want.to || headers.to != 0) && (!want.cseq || headers.cseq != 0);
-        if want.stop_at_others && complete {
-            return;
+        if found & needed == needed {
+            break;
         }
     }
+    headers
+}
+
+/// Where the lines behind the one at `from` start, as far as a search goes.
+fn line_starts(payload: &[u8], from: usize) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let mut turns = 0;
+    for (i, block) in rest(payload, from).chunks(BLOCK).enumerate() {
+        let feeds = (0..block.len()).filter(|&at| block[at] == b'\n');
+        let behind: Vec<usize> = feeds.map(|at| from + i * BLOCK + at + 1).collect();
+        turns += behind.len().max(1);
+        starts.extend(behind);
+        if turns >= TURNS {
+            starts.truncate(starts.len().saturating_sub(turns - TURNS));
+            break;
+        }
+    }
+    starts
 }
 
 /// Index of the byte behind the colon if `line` is a header of that name.
@@ -141,7 +153,7 @@ fn behind_colon(line: &[u8], name: &str) -> Option<usize> {
 fn skip_blanks(payload: &[u8], colon: usize) -> Option<usize> {
     let mut at = colon;
     let mut folds = 0;
-    for _ in 0..=VALUE_BLANKS {
+    loop {
         match rest(payload, at) {
             [b' ' | b'\t', ..] => at += 1,
             [b'\r', b'\n', b' ' | b'\t', ..] if folds == 0 => {
@@ -153,10 +165,9 @@ fn skip_blanks(payload: &[u8], colon: usize) -> Option<usize> {
                 at += 2;
             }
             [] | [b'\r' | b'\n', ..] => return None,
-            [_, ..] => return Some(at),
+            [_, ..] => return (at - colon <= VALUE_BLANKS).then_some(at),
         }
     }
-    None
 }
 
 /// The Call-ID behind the colon at `value`.
