@@ -1,1 +1,0 @@
-//! Scenarios of a controller's life, with every write failing once.
