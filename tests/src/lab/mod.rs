@@ -6,6 +6,7 @@
 
 mod host;
 mod leftovers;
+mod pass;
 mod site;
 
 use std::{
@@ -39,6 +40,8 @@ pub struct Lab {
     switch: Host,
     hosts: Vec<Host>,
     networks: Vec<String>,
+    /// Object file of the XDP program on the switch's ports.
+    pass: PathBuf,
     kept: bool,
 }
 
@@ -57,8 +60,11 @@ impl Lab {
             .with_context(|| format!("{} cannot be made: be root", directory.display()))?;
         let prefix = format!("{PREFIX}-{id}");
         let switch = Host::new(&prefix, "switch")?;
+        let pass = directory.join("pass.o");
+        fs::write(&pass, pass::object_file()?)
+            .with_context(|| format!("{} cannot be written", pass.display()))?;
         let (hosts, networks) = (Vec::new(), Vec::new());
-        let lab = Self { prefix, directory, switch, hosts, networks, kept: false };
+        let lab = Self { prefix, directory, switch, hosts, networks, pass, kept: false };
         lab.switch.create()?;
         Ok(lab)
     }
@@ -77,8 +83,9 @@ impl Lab {
 
     /// Gives a host a NIC (one end of a veth pair) in a network, which is made if it is new.
     ///
-    /// Offloads are off, so that frames look as they would on a wire. The switch's end has GRO,
-    /// which is what makes a veth receive `XDP_TX` and `XDP_REDIRECT` frames of its peer.
+    /// Offloads are off, so that frames look as they would on a wire. The switch's end runs an XDP
+    /// program that lets everything pass: only then does a veth receive what its peer sends by
+    /// `XDP_TX`.
     ///
     /// # Errors
     /// Names the command that failed.
@@ -94,8 +101,13 @@ impl Lab {
         self.switch.ip(&[
             &format!("link add {port} type veth peer name {nic} netns {}", host.namespace()),
             &format!("link set {port} master {bridge} up"),
+            &format!(
+                "link set {port} xdpdrv obj {} section {}",
+                self.pass.display(),
+                pass::SECTION
+            ),
         ])?;
-        self.switch.shell(&format!("ethtool -K {port} {OFFLOADS} gro on"))?;
+        self.switch.shell(&format!("ethtool -K {port} {OFFLOADS}"))?;
         host.shell(&format!("ethtool -K {nic} {OFFLOADS}"))?;
         host.ip(&[&format!("link set {nic} up")])
     }
