@@ -6,11 +6,12 @@ mod pins;
 
 use std::{
     env,
+    ffi::OsString,
     fs::File,
     io::{BufRead as _, BufReader},
     os::unix::process::ExitStatusExt as _,
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
@@ -27,6 +28,9 @@ use lb_userspace::{
         detach::{Force, detach},
         interfaces::{self, Mode},
         live::{self, Opened, Origin},
+        load::Record,
+        private::Private,
+        testrun::Action,
     },
     maps::LbMaps as _,
 };
@@ -49,7 +53,7 @@ impl Lab {
     fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let lab = Self(format!("nll-{}-{number}", std::process::id()));
+        let lab = Self(format!("nll-{}-{number}", process::id()));
         run("ip", &["netns", "add", &lab.0]);
         lab.add_veth();
         lab
@@ -96,6 +100,20 @@ fn programs(interface: &str) -> Vec<(Mode, u32)> {
     interfaces::find(interface).unwrap().programs
 }
 
+/// The programs that are pinned in all generations.
+fn pinned_programs(pin_dir: &Path) -> Vec<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        [program::SIP_LB, program::HEARTBEAT].iter().any(|program| name.starts_with(program))
+    };
+    std::fs::read_dir(pin_dir)
+        .unwrap()
+        .flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(is_program)
+        .collect()
+}
+
 #[test]
 fn each_mode_is_what_the_kernel_then_tells() {
     Lab::new().enter(|pins| {
@@ -134,6 +152,17 @@ fn a_driver_without_native_mode_gets_generic_only_if_that_is_allowed() {
 }
 
 #[test]
+fn a_frame_may_come_in_by_any_interface_of_the_namespace() {
+    Lab::new().enter(|_| {
+        let mut private = Private::load(&LIMITS, Record::On).unwrap();
+        let v1 = interfaces::find("v1").unwrap().ifindex;
+        assert_eq!(private.run(&[0; 64], Some(v1)).unwrap().action, Action::Pass);
+        let error = private.run(&[0; 64], Some(v1 + 100)).unwrap_err();
+        assert!(matches!(&error, Error::Kernel { .. }), "{error}");
+    });
+}
+
+#[test]
 fn an_mtu_too_large_for_xdp_is_told_as_the_reason() {
     let lab = Lab::new();
     lab.ip("link set v0 mtu 9000");
@@ -161,13 +190,10 @@ fn a_foreign_program_is_named_by_id_and_left_alone() {
         let mut other = open(&others);
         other.live.attach("v0", XdpMode::Native).unwrap();
         let foreign = other.live.program_id();
-        let pinned = std::fs::read_dir(others.path())
-            .unwrap()
-            .flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap())
-            .map(|entry| entry.unwrap().path())
-            .find(|path| path.file_name().unwrap().to_string_lossy().starts_with(program::SIP_LB))
-            .unwrap();
-        let set = ["link", "set", "dev", "v1", "xdp", "pinned", pinned.to_str().unwrap()];
+        let pinned = pinned_programs(others.path());
+        let pinned = pinned.iter().map(|path| path.to_str().unwrap());
+        let pinned = pinned.into_iter().find(|path| path.contains(program::SIP_LB)).unwrap();
+        let set = ["link", "set", "dev", "v1", "xdp", "pinned", pinned];
         run("ip", &set);
 
         let mut ours = open(pins);
@@ -245,6 +271,36 @@ fn a_new_program_takes_over_the_links_of_the_old_one() {
 }
 
 #[test]
+fn another_build_of_the_program_replaces_the_one_on_a_link() {
+    Lab::new().enter(|pins| {
+        let mut old = open(pins);
+        old.live.attach("v0", XdpMode::Native).unwrap();
+        let old_id = old.live.program_id();
+        drop(old);
+        // As if an older binary had pinned it.
+        let pinned = pinned_programs(pins.path());
+        assert_eq!(pinned.len(), 2);
+        for path in pinned {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let (program, _) = name.rsplit_once('_').unwrap();
+            std::fs::rename(&path, path.with_file_name(format!("{program}_{:016x}", 1))).unwrap();
+        }
+
+        let mut new = open(pins);
+        assert_eq!(new.origin, Origin::Adopted);
+        assert!(new.stats.is_some(), "it was loaded");
+        let new_id = new.live.program_id();
+        assert_ne!(new_id, old_id);
+        assert_eq!(pinned_programs(pins.path()).len(), 4);
+        assert!(new.live.finish().is_err());
+        assert_eq!(new.live.attach("v0", XdpMode::Native).unwrap(), Change::Replaced(Mode::Native));
+        new.live.finish().unwrap();
+        assert_eq!(programs("v0"), [(Mode::Native, new_id)]);
+        assert_eq!(pinned_programs(pins.path()).len(), 2);
+    });
+}
+
+#[test]
 fn a_migration_that_was_interrupted_begins_again_from_the_maps_in_use() {
     Lab::new().enter(|pins| {
         let mut old = open(pins);
@@ -268,14 +324,32 @@ fn a_migration_that_was_interrupted_begins_again_from_the_maps_in_use() {
     });
 }
 
-/// In a child process: attaches, says so, and waits to be killed.
+/// Set in a child process, which is a second run of the test that started it: its pin directory.
 const CHILD: &str = "SIPLAB_ATTACH_PINS";
 
-#[test]
-#[ignore = "run by a_killed_controller_leaves_the_program_running_and_is_adopted"]
-fn child_that_attaches() {
-    let pins = env::var_os(CHILD).expect("run by another test");
-    let mut opened = live::open(Path::new(&pins), &LIMITS).unwrap();
+/// The command that runs `test` of this file as a child, after the words `prefix`.
+fn child(prefix: &[&str], test: &str, pins: &Pins) -> Command {
+    let tests = env::current_exe().unwrap();
+    let mut words = prefix.iter().map(|word| OsString::from(*word)).chain([tests.into()]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).args(["--exact", test, "--nocapture"]).env(CHILD, pins.path());
+    command
+}
+
+/// A child that does not outlive its test.
+struct Killed(process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Attaches, says so, and waits to be killed.
+fn attach_and_wait(pin_dir: &Path) -> ! {
+    let mut opened = live::open(pin_dir, &LIMITS).unwrap();
     opened.maps.put_choice(3, 99).unwrap();
     opened.live.attach("v0", XdpMode::Native).unwrap();
     println!("\nattached {}", opened.live.program_id());
@@ -286,22 +360,21 @@ fn child_that_attaches() {
 
 #[test]
 fn a_killed_controller_leaves_the_program_running_and_is_adopted() {
+    if let Some(pin_dir) = env::var_os(CHILD) {
+        attach_and_wait(Path::new(&pin_dir));
+    }
     Lab::new().enter(|pins| {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "child_that_attaches", "--ignored", "--nocapture"])
-            .env(CHILD, pins.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let test = "a_killed_controller_leaves_the_program_running_and_is_adopted";
+        let mut child = Killed(child(&[], test, pins).stdout(Stdio::piped()).spawn().unwrap());
+        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let id = lines
             .map(Result::unwrap)
             .find_map(|line| line.strip_prefix("attached ")?.parse::<u32>().ok())
             .unwrap();
         let error = live::open(pins.path(), &LIMITS).unwrap_err();
-        assert!(matches!(error, Error::Locked { pid: Some(pid), .. } if pid == child.id()));
-        child.kill().unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert!(matches!(error, Error::Locked { pid: Some(pid), .. } if pid == child.0.id()));
+        child.0.kill().unwrap();
+        assert_eq!(child.0.wait().unwrap().signal(), Some(9));
 
         assert_eq!(programs("v0"), [(Mode::Native, id)]);
         let mut opened = open(pins);
@@ -331,33 +404,23 @@ fn detach_frees_every_interface_at_once() {
     });
 }
 
-/// In a child process without capabilities.
-#[test]
-#[ignore = "run by missing_rights_are_told_with_the_remedy"]
-fn child_without_rights() {
-    let pins = env::var_os(CHILD).expect("run by another test");
-    println!("\nsaid {}", live::open(Path::new(&pins), &LIMITS).unwrap_err());
-}
-
 #[test]
 fn missing_rights_are_told_with_the_remedy() {
+    if let Some(pin_dir) = env::var_os(CHILD) {
+        println!("\nsaid {}", live::open(Path::new(&pin_dir), &LIMITS).unwrap_err());
+        return;
+    }
     // As another user, and as root without any capability.
     for limits in [
-        ["--reuid=65534", "--regid=65534", "--clear-groups"],
-        ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"],
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"],
     ] {
         let pins = Pins::new();
-        let output = Command::new("setpriv")
-            .args(limits)
-            .arg(env::current_exe().unwrap())
-            .args(["--exact", "child_without_rights", "--ignored", "--nocapture"])
-            .env(CHILD, pins.path())
-            .output()
-            .unwrap();
+        let test = "missing_rights_are_told_with_the_remedy";
+        let output = child(&limits, test, &pins).output().unwrap();
         let output = String::from_utf8_lossy(&output.stdout);
         let said = output.lines().find(|line| line.starts_with("said")).expect(&output);
         assert!(said.contains("not permitted"), "{said}");
         assert!(said.contains("CAP_BPF") && said.contains("CAP_NET_ADMIN"), "{said}");
-        println!("{said}");
     }
 }

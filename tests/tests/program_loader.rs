@@ -6,15 +6,17 @@ mod pins;
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use aya::maps::{Array, Map, MapData};
 use lb_common::{
     addr::Socket,
     backend::{Binding, Endpoint, endpoint},
+    clock::Clock,
     dialog::{self, Entry, State, WAYS},
     index::Slot,
     maps::{Capacities, name},
@@ -172,6 +174,32 @@ fn the_heartbeat_follows_the_kernels_clock() {
     assert_eq!(heart.now().unwrap().lifetime, 43);
 }
 
+#[test]
+fn adopted_maps_keep_their_clock_and_get_the_new_lifetime() {
+    let pins = Pins::new();
+    drop(open(&pins, &LIMITS));
+    let path = generation(pins.path()).join(name::CLOCK);
+    let map = Map::Array(MapData::from_pin(path).unwrap());
+    let mut map = Array::<_, Clock>::try_from(map).unwrap();
+    let mut clock = map.get(&0, 0).unwrap();
+    // Ten epochs and a half ago.
+    clock.base -= live_hz() * (10 * 256 + 128);
+    map.set(0, clock, 0).unwrap();
+
+    let mut heart = live::open(pins.path(), &LIMITS).unwrap().heart;
+    heart.start(Duration::from_secs(2 * 256)).unwrap();
+    let now = heart.now().unwrap();
+    assert_eq!((now.epoch, now.lifetime), (10, 2));
+    assert_eq!(map.get(&0, 0).unwrap(), Clock { lifetime: 2, ..clock });
+}
+
+#[test]
+fn a_pin_directory_with_a_dot_is_refused_before_the_kernel_does() {
+    let path = Path::new(pins::BPFFS).join("sip-lb.test");
+    let error = live::open(&path, &LIMITS).unwrap_err();
+    assert!(matches!(error, Error::DotInPinDir { .. }), "{error}");
+}
+
 /// Jiffies in a second, as the loader counts them.
 fn live_hz() -> u64 {
     lb_userspace::datapath::clock::Heart::jiffies(Duration::from_secs(1)).unwrap()
@@ -278,7 +306,12 @@ fn other_capacities_keep_ids_indices_and_dialogs() {
     }
     assert_eq!(large.maps.choice(1).unwrap(), table::choice(2, 3));
     assert_eq!(large.maps.touched(1).unwrap()[500], 9);
+    // What the old program learns until the links are moved.
+    let late = hash(5000);
+    learn_by_old_program(pins.path(), late, 7);
+    assert_eq!(recall(large.dialogs.entries(), late), None);
     large.live.finish().unwrap();
+    assert_eq!(recall(large.dialogs.entries(), late), Some(7));
     drop(large);
     assert_eq!(generations(pins.path()), 1);
 
@@ -297,11 +330,33 @@ fn other_capacities_keep_ids_indices_and_dialogs() {
     assert_eq!(small.maps.choice(2).unwrap(), 0, "its table is not there any more");
 }
 
+/// Puts an entry into the table of the former generation.
+fn learn_by_old_program(pin_dir: &Path, hash: u64, binding: u16) {
+    let old = generation_paths(pin_dir).find(|path| path.to_str().unwrap().ends_with("-old"));
+    let map = MapData::from_pin(old.unwrap().join(name::DIALOGS)).unwrap();
+    let mut map = Array::<_, dialog::Line>::try_from(Map::Array(map)).unwrap();
+    let row = dialog::line(hash, map.len() - 1);
+    let mut line = map.get(&row, 0).unwrap();
+    let free = line.iter_mut().find(|entry| **entry == 0).unwrap();
+    *free = Entry::new(hash, binding, 0, State::ConfirmedInvite).0;
+    map.set(row, line, 0).unwrap();
+}
+
 fn generations(pin_dir: &Path) -> usize {
+    generation_paths(pin_dir).count()
+}
+
+/// The only generation.
+fn generation(pin_dir: &Path) -> PathBuf {
+    let [path] = &generation_paths(pin_dir).collect::<Vec<_>>()[..] else { panic!("several") };
+    path.clone()
+}
+
+fn generation_paths(pin_dir: &Path) -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir(pin_dir)
         .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('v'))
-        .count()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with('v'))
 }
 
 #[test]
@@ -323,12 +378,7 @@ fn maps_of_an_older_layout_are_carried_over() {
 }
 
 fn rename_generation(pin_dir: &Path, to: &str) {
-    let entry = std::fs::read_dir(pin_dir)
-        .unwrap()
-        .map(Result::unwrap)
-        .find(|entry| entry.file_name().to_string_lossy().starts_with('v'))
-        .unwrap();
-    std::fs::rename(entry.path(), pin_dir.join(to)).unwrap();
+    std::fs::rename(generation(pin_dir), pin_dir.join(to)).unwrap();
 }
 
 #[test]
@@ -357,11 +407,7 @@ fn what_a_crash_left_half_made_does_not_matter() {
     let mut first = open(&pins, &LIMITS);
     let dialogs = fill(&mut first);
     drop(first);
-    let current = std::fs::read_dir(pins.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with('v'))
-        .unwrap();
+    let current = generation(pins.path());
     let named = |suffix: &str| {
         let mut name = current.file_name().unwrap().to_owned();
         name.push(suffix);
