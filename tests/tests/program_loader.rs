@@ -80,7 +80,9 @@ fn recall(table: &[AtomicU64], hash: u64) -> Option<u16> {
 #[test]
 fn a_private_program_runs_frames_and_counts_them() {
     let mut private = Private::load(&LIMITS, Record::On).unwrap();
-    assert!(private.stats.verified.unwrap() > 0);
+    let (verified, load_time) = (private.stats.verified.unwrap(), private.stats.load_time);
+    println!("{verified} instructions verified in {load_time:?}");
+    assert!(verified > 0);
     assert!(private.stats.map_memory > 1 << 20);
     private.set_time(3 * 256, 43).unwrap();
     for run in 1..=3 {
