@@ -1,0 +1,61 @@
+//! What the controller is told, and what it answers.
+
+use tokio::sync::oneshot;
+
+use crate::{
+    datapath::{
+        counters::{EventCounts, VerdictCounts},
+        sweep::Census,
+    },
+    status::Status,
+};
+
+/// A request from the admin socket or the HTTP server.
+#[derive(Debug)]
+pub enum Request {
+    /// For `status` and the metrics.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Read the configuration again; `Err` says why the running one goes on.
+    Reload(oneshot::Sender<Result<String, String>>),
+}
+
+/// Everything that can be seen of a running controller.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub status: Status,
+    pub verdicts: VerdictCounts,
+    pub events: EventCounts,
+    /// Traffic by service and backend.
+    pub traffic: Vec<Traffic>,
+    /// The last finished sweep of the dialog table.
+    pub census: Census,
+    /// Entries that the table has room for.
+    pub dialog_capacity: u64,
+    pub reloads: Reloads,
+    /// Runs and nanoseconds of the XDP program; `None` without `--bpf-stats`.
+    pub program: Option<ProgramTime>,
+    /// True once every interface is attached and the maps say what the configuration wants.
+    pub ready: bool,
+}
+
+/// Packets and bytes of one backend of one service, all of its listeners together.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    pub service: String,
+    pub backend: String,
+    pub stats: lb_common::stats::BindingStats,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reloads {
+    pub succeeded: u64,
+    pub failed: u64,
+    /// Seconds since the epoch of the last configuration that was taken.
+    pub last_success: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramTime {
+    pub runs: u64,
+    pub nanoseconds: u64,
+}

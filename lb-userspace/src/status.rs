@@ -1,0 +1,106 @@
+//! What `status --json` shows: one shape for the running controller, which fills it, and for the
+//! command, which prints it. With the controller gone it is filled from the pins.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The whole document; fields as the README describes them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub attached: Vec<AttachedInterface>,
+    pub config: ConfigStatus,
+    pub controller: ControllerState,
+    pub services: Vec<ServiceStatus>,
+    /// Backends that are no longer configured and still have dialogs.
+    pub retired: Vec<RetiredStatus>,
+    /// What could not be done, each with its remedy.
+    pub notices: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedInterface {
+    pub interface: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Interface index of the link; 0 = the interface has vanished.
+    pub link: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// `None` when only the pins are left.
+    pub path: Option<PathBuf>,
+    /// RFC 3339, UTC.
+    pub loaded_at: Option<String>,
+    /// First 16 hexadecimal digits of the file's SHA-256.
+    pub digest: Option<String>,
+    /// Why the last reload was refused; the running configuration is the one before.
+    pub reload_error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControllerState {
+    Running,
+    Lost,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub name: String,
+    pub listen: Vec<String>,
+    pub forward: String,
+    pub balance: String,
+    /// `null` when no tier has a usable backend.
+    pub active_priority: Option<u16>,
+    /// 16 hexadecimal digits; equal on two nodes that place new dialogs alike.
+    pub table_digest: String,
+    /// True while the service keeps its last table because all backends failed at once.
+    pub suspected: bool,
+    pub backends: Vec<BackendStatus>,
+    /// Sets of domain and method rules.
+    pub sets: Vec<SetStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    pub name: String,
+    pub address: String,
+    pub priority: u16,
+    pub weight: u16,
+    /// Fraction of new dialogs.
+    pub share: f64,
+    /// Fraction of the service's requests in the last 60 s; `null` if there were none.
+    pub traffic_share: Option<f64>,
+    /// `up`, `down` or `unknown`.
+    pub health: String,
+    /// RFC 3339, UTC, or `next-answer`; `null` if it is not busy.
+    pub busy_until: Option<String>,
+    /// `ready`, `drain` or `maint`.
+    pub admin: String,
+    /// Since when `health`; RFC 3339, UTC.
+    pub since: Option<String>,
+    /// What the last probe brought.
+    pub last_reason: Option<String>,
+    /// Answered INVITEs without a BYE, counted by the last sweep: approximate.
+    pub live_dialogs: u64,
+    pub requests_total: u64,
+    /// By class.
+    pub responses: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetStatus {
+    pub name: String,
+    pub active_priority: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredStatus {
+    pub service: String,
+    pub backend: String,
+    pub address: String,
+    pub live_dialogs: u64,
+}
