@@ -420,9 +420,6 @@ impl Controller {
         }
         let summary = report::difference(old, &new);
         self.reconciler.admit(&new)?;
-        if let Some(key) = &new.hash_key {
-            self.key = derive_key(key);
-        }
         let now = Instant::now();
         for (&endpoint, check) in &new.endpoints() {
             let initial = check.as_ref().map_or(Initial::Up, |check| check.initial);

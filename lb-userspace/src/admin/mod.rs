@@ -1,0 +1,4 @@
+//! How people and machines speak to a running controller.
+
+pub mod http;
+pub mod socket;
