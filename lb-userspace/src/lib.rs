@@ -1,11 +1,17 @@
 //! The controller of sip-lb. YAML → maps, in the order of the modules below.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod datapath;
+pub mod event;
 pub mod host;
 pub mod maps;
+pub mod metrics;
 pub mod netlink;
 pub mod probe;
 pub mod reconcile;
+pub mod shutdown;
 pub mod state;
+pub mod status;

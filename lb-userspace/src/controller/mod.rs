@@ -183,7 +183,7 @@ impl Controller {
         Ok(controller)
     }
 
-    /// Serves events until a signal ends it. Returns true if the program is to be taken off.
+    /// Serves events until a signal ends it; traffic goes on when the controller is dropped.
     ///
     /// # Errors
     ///
@@ -219,10 +219,10 @@ impl Controller {
         }
     }
 
-    /// The pin directory, the lock and the links, for whoever takes the program off.
+    /// Where the program is pinned.
     #[must_use]
-    pub fn into_live(self) -> Live {
-        self.live
+    pub fn pin_dir(&self) -> &std::path::Path {
+        self.live.pin_dir()
     }
 
     fn elapsed(&self) -> Duration {
@@ -334,8 +334,7 @@ impl Controller {
         };
         let now = Instant::now();
         let config = &self.source.config;
-        let addresses: BTreeSet<IpAddr> =
-            self.endpoints().keys().map(SocketAddr::ip).collect();
+        let addresses: BTreeSet<IpAddr> = self.endpoints().keys().map(SocketAddr::ip).collect();
         let view = view::view(&self.network, &config.interfaces, &addresses);
         let standings = self
             .health
@@ -356,7 +355,8 @@ impl Controller {
             lost_after: lost_after(config),
         };
         let origin = self.origin;
-        let outcome = self.reconciler.reconcile(&mut self.maps, &inputs, epoch, &|| origin.elapsed());
+        let outcome =
+            self.reconciler.reconcile(&mut self.maps, &inputs, epoch, &|| origin.elapsed());
         if outcome.done > 0 {
             debug!(writes = outcome.done, "maps written");
         }
@@ -428,10 +428,8 @@ impl Controller {
                 None => Start::FirstEver,
             };
             let without_probes = check.is_none();
-            let health = self
-                .health
-                .entry(endpoint)
-                .or_insert_with(|| Health::new(start, initial, now));
+            let health =
+                self.health.entry(endpoint).or_insert_with(|| Health::new(start, initial, now));
             if without_probes {
                 *health = Health::new(Start::FirstEver, Initial::Up, now);
             }

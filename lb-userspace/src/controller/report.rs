@@ -12,7 +12,10 @@ use tracing::{info, warn};
 
 use super::Controller;
 use crate::{
-    config::{Config, model::{Backend, Service}},
+    config::{
+        Config,
+        model::{Backend, Service},
+    },
     datapath::{self, counters::add, sweep::Holding},
     event::{Snapshot, Traffic},
     probe::{Busy, State, Transition},
@@ -51,7 +54,7 @@ impl Controller {
             census: self.census.clone(),
             dialog_capacity: self.dialogs.entries().len() as u64,
             reloads: self.reloads,
-            program: self.count_program_time.then(|| self.program_time()).transpose()?,
+            program: self.count_program_time.then(|| self.live.program_time()).transpose()?,
             ready: self.is_ready,
         })
     }
@@ -105,11 +108,7 @@ impl Controller {
         })
     }
 
-    fn service(
-        &self,
-        service: &Service,
-        sums: &BTreeMap<(String, String), Sums>,
-    ) -> ServiceStatus {
+    fn service(&self, service: &Service, sums: &BTreeMap<(String, String), Sums>) -> ServiceStatus {
         let desired = self.reconciler.desired().and_then(|d| d.services.get(&service.name));
         let of = |backend: &Backend| {
             let key = (service.name.clone(), backend.name.clone());
@@ -164,7 +163,10 @@ impl Controller {
             last_reason: health.map(|h| h.last_reason().to_string()),
             live_dialogs: sums.calls,
             requests_total: sums.stats.requests,
-            responses: (1..).zip(sums.stats.responses).map(|(c, n)| (format!("{c}xx"), n)).collect(),
+            responses: (1..)
+                .zip(sums.stats.responses)
+                .map(|(c, n)| (format!("{c}xx"), n))
+                .collect(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 /// What the maps say of the network: ways to `endpoints`, the attached interfaces, this host's
 /// addresses, the routes towards clients.
 #[must_use]
-pub fn view(
+pub(super) fn view(
     network: &netlink::Network,
     interfaces: &[String],
     endpoints: &BTreeSet<IpAddr>,

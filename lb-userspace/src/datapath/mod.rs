@@ -19,7 +19,9 @@ mod migrate;
 pub mod pins;
 pub mod private;
 pub mod reline;
+pub mod remains;
 mod shape;
+pub mod stats;
 pub mod sweep;
 pub mod testrun;
 

@@ -3,9 +3,7 @@
 use anyhow::Result;
 use lb_common::{stats::Event, verdict::Kind};
 use prometheus::{
-    CounterVec, GaugeVec, IntCounterVec, Opts,
-    core::Collector as _,
-    proto::MetricFamily,
+    CounterVec, GaugeVec, IntCounterVec, Opts, core::Collector as _, proto::MetricFamily,
 };
 
 use super::names::{self, Metric};
@@ -140,10 +138,8 @@ fn dialogs(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
     let rows = states.map(|(state, count)| (vec![state.to_owned()], count as f64));
     page.gauge(names::DIALOG_ENTRIES, rows.to_vec())?;
     page.gauge(names::DIALOG_CAPACITY, vec![(vec![], snapshot.dialog_capacity as f64)])?;
-    let evicted = [
-        ("unconfirmed", Event::DialogEvicted),
-        ("confirmed", Event::DialogEvictedConfirmed),
-    ];
+    let evicted =
+        [("unconfirmed", Event::DialogEvicted), ("confirmed", Event::DialogEvictedConfirmed)];
     let rows = evicted.map(|(state, event)| (vec![state.to_owned()], snapshot.events.of(event)));
     page.counter(names::DIALOG_EVICTIONS, rows.to_vec())
 }
@@ -154,7 +150,8 @@ fn controller(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
     page.counter(names::RELOADS, rows.map(|(r, n)| (vec![r.to_owned()], n)).to_vec())?;
     page.gauge(names::LAST_RELOAD, vec![(vec![], reloads.last_success as f64)])?;
     let attached = snapshot.status.attached.iter();
-    let rows = attached.map(|link| (vec![link.interface.clone(), link.mode.clone()], 1.0)).collect();
+    let rows =
+        attached.map(|link| (vec![link.interface.clone(), link.mode.clone()], 1.0)).collect();
     page.gauge(names::ATTACHED, rows)?;
     page.gauge(names::BUILD_INFO, vec![(vec![snapshot.status.version.clone()], 1.0)])?;
     if let Some(program) = snapshot.program {

@@ -1,0 +1,156 @@
+//! What can be told when the controller is gone: the pins alone.
+
+use std::{collections::BTreeMap, path::Path};
+
+use lb_common::{
+    backend::{admin, endpoint},
+    maps::{Capacities, name},
+    table,
+};
+
+use super::{
+    attach,
+    counters::{Counters, add},
+    error::Result,
+    generation, migrate,
+    shape::{self, Shapes},
+};
+use crate::{
+    maps::{LbMaps as _, Names, kernel::KernelMaps},
+    status::{
+        AttachedInterface, BackendStatus, ConfigStatus, ControllerState, ServiceStatus, Status,
+    },
+};
+
+/// The status that the pins of `pin_dir` tell; `None` if there are none.
+///
+/// # Errors
+///
+/// What the kernel says when they are read.
+pub fn status(pin_dir: &Path) -> Result<Option<Status>> {
+    let running: Vec<_> = generation::links(pin_dir)?.iter().map(|link| link.program).collect();
+    let Some(live) = generation::live(&generation::list(pin_dir)?, &running) else {
+        return Ok(None);
+    };
+    if !live.has_our_layout() {
+        return Ok(None);
+    }
+    let mut open = |name| migrate::pinned(&live.path, name);
+    let maps = KernelMaps::open(capacities(&shape::pinned(&live.path)?), &mut open)?;
+    let counters = Counters::open(&mut open)?;
+    let attached = attach::attached(pin_dir)?
+        .into_iter()
+        .map(|link| AttachedInterface {
+            interface: link.interface,
+            mode: link.mode.map_or("unknown", |mode| mode.label()).to_owned(),
+            link: link.ifindex,
+        })
+        .collect();
+    Ok(Some(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        attached,
+        config: ConfigStatus::default(),
+        controller: ControllerState::Lost,
+        services: services(&maps, &counters)?,
+        retired: Vec::new(),
+        notices: Vec::new(),
+    }))
+}
+
+/// The capacities that the pinned maps were made with.
+fn capacities(shapes: &Shapes) -> Capacities {
+    let entries = |map| shapes.get(map).map_or(0, |shape| shape.entries);
+    Capacities {
+        services: entries(name::SERVICE_NAMES),
+        listeners: entries(name::LISTENERS),
+        endpoints: entries(name::ENDPOINTS),
+        bindings: entries(name::BINDINGS),
+        choices: entries(name::CHOICES),
+        member_lists: entries(name::MEMBERS),
+        tables: entries(name::TABLES),
+        dialog_lines: entries(name::DIALOGS),
+    }
+}
+
+fn services(maps: &KernelMaps, counters: &Counters) -> Result<Vec<ServiceStatus>> {
+    let capacities = maps.capacities();
+    let mut services: BTreeMap<u16, ServiceStatus> = BTreeMap::new();
+    for id in 1..capacities.listeners as u16 {
+        let listener = maps.listener(id)?;
+        if listener.service == 0 {
+            continue;
+        }
+        let choice = maps.choice(listener.choice)?;
+        let (table_id, list) = (table::choice_table(choice), table::choice_members(choice));
+        if !services.contains_key(&listener.service) {
+            let name = maps.name(Names::Services, listener.service)?.to_string();
+            services.insert(listener.service, empty(name));
+        }
+        let Some(service) = services.get_mut(&listener.service) else { continue };
+        service.listen.push(format!("{}/udp", listener.socket.address()));
+        if table_id == 0 || list == 0 || !service.backends.is_empty() {
+            continue;
+        }
+        let slots = maps.table(table_id as u16)?;
+        let owned = table::owners(&slots);
+        service.table_digest = format!("{:016x}", table::digest(&slots));
+        let members = maps.members(list as u16)?;
+        let orders = maps.orders(list as u16)?;
+        for (member, (&binding, order)) in members.iter().zip(orders.iter()).enumerate() {
+            if binding == 0 {
+                continue;
+            }
+            let record = maps.binding(binding)?;
+            let backend = maps.endpoint(record.endpoint)?;
+            let share = owned.get(member).copied().unwrap_or(0);
+            if share > 0 {
+                service.active_priority = Some(order.priority);
+            }
+            let stats = add(Default::default(), counters.binding(binding)?);
+            service.backends.push(BackendStatus {
+                name: maps.name(Names::Backends, binding)?.to_string(),
+                address: backend.socket.address().to_string(),
+                priority: order.priority,
+                weight: order.weight,
+                share: f64::from(share) / table::SLOTS as f64,
+                traffic_share: None,
+                health: match backend.state {
+                    endpoint::UP => "up",
+                    endpoint::DOWN => "down",
+                    _ => "unknown",
+                }
+                .to_owned(),
+                busy_until: None,
+                admin: match record.admin {
+                    admin::READY => "ready",
+                    admin::MAINT => "maint",
+                    _ => "drain",
+                }
+                .to_owned(),
+                since: None,
+                last_reason: None,
+                live_dialogs: 0,
+                requests_total: stats.requests,
+                responses: (1..)
+                    .zip(stats.responses)
+                    .map(|(class, count)| (format!("{class}xx"), count))
+                    .collect(),
+            });
+        }
+    }
+    Ok(services.into_values().collect())
+}
+
+fn empty(name: String) -> ServiceStatus {
+    ServiceStatus {
+        name,
+        listen: Vec::new(),
+        forward: "nat".to_owned(),
+        balance: "call-id".to_owned(),
+        active_priority: None,
+        table_digest: String::new(),
+        suspected: false,
+        backends: Vec::new(),
+        sets: Vec::new(),
+    }
+}
