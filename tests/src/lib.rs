@@ -4,6 +4,7 @@
 //! `cargo xtask demo` runs in the same laboratory.
 #![deny(unsafe_code)]
 
+pub mod balancer;
 pub mod command;
 pub mod frame;
 pub mod kamailio;

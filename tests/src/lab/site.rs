@@ -64,8 +64,9 @@ pub struct Site {
     pub interfaces: Vec<String>,
     pub callers: Vec<Host>,
     pub backends: Vec<Host>,
-    far_clients: bool,
-    far_backends: bool,
+    /// Where callers and backends live.
+    client_net: Net,
+    backend_net: Net,
 }
 
 impl Plan {
@@ -116,15 +117,15 @@ impl Plan {
             interfaces,
             callers: Vec::new(),
             backends: Vec::new(),
-            far_clients: self.client_router,
-            far_backends: self.backend_router,
+            client_net,
+            backend_net,
         };
         for n in 0..self.callers {
-            let host = site.leaf(&format!("caller{n}"), &client_net, 10 + n)?;
+            let host = site.leaf(&format!("caller{n}"), client_net, 10 + n)?;
             site.callers.push(host);
         }
         for n in 0..self.backends {
-            let host = site.leaf(&format!("backend{n}"), &backend_net, 200 + n)?;
+            let host = site.leaf(&format!("backend{n}"), backend_net, 200 + n)?;
             site.backends.push(host);
         }
         Ok(site)
@@ -151,12 +152,23 @@ impl Plan {
 
 impl Site {
     /// A host with one NIC and a default route: by the edge host, or by the router before it.
-    fn leaf(&mut self, name: &str, net: &Net, number: u8) -> Result<Host> {
+    fn leaf(&mut self, name: &str, net: Net, number: u8) -> Result<Host> {
         let host = self.lab.host(name)?;
         self.lab.plug(&host, "eth0", net.network)?;
         host.address("eth0", &net.subnet.interface(self.family, number))?;
         host.route(&format!("default via {}", net.subnet.host(self.family, 1)))?;
         Ok(host)
+    }
+
+    /// One more host among the backends, such as a client that shares their network; its address
+    /// is host `number` of their subnet.
+    ///
+    /// # Errors
+    /// Names the command that failed.
+    pub fn add_among_backends(&mut self, name: &str, number: u8) -> Result<(Host, SocketAddr)> {
+        let net = self.backend_net;
+        let host = self.leaf(name, net, number)?;
+        Ok((host, SocketAddr::new(net.subnet.host(self.family, number), SIP)))
     }
 
     /// The n-th virtual address, port 5060.
@@ -168,19 +180,18 @@ impl Site {
     /// The n-th caller's address, port 5060.
     #[must_use]
     pub fn caller_address(&self, n: u8) -> SocketAddr {
-        let subnet = if self.far_clients { Subnet::FarClients } else { Subnet::Clients };
-        SocketAddr::new(subnet.host(self.family, 10 + n), SIP)
+        SocketAddr::new(self.client_net.subnet.host(self.family, 10 + n), SIP)
     }
 
     /// The n-th backend's address, port 5060.
     #[must_use]
     pub fn backend_address(&self, n: u8) -> SocketAddr {
-        let subnet = if self.far_backends { Subnet::FarBackends } else { Subnet::Backends };
-        SocketAddr::new(subnet.host(self.family, 200 + n), SIP)
+        SocketAddr::new(self.backend_net.subnet.host(self.family, 200 + n), SIP)
     }
 }
 
 /// A network, and the edge host's device on it (empty if it has none).
+#[derive(Clone, Copy, Debug)]
 struct Net {
     network: &'static str,
     subnet: Subnet,

@@ -1,8 +1,6 @@
 //! The stage: laboratory, SIP peers, and sip-lb on the edge host.
 
 use std::{
-    fmt::Write as _,
-    fs,
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -10,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use lb_tests::{
+    balancer::{self, Balancer, Settings, check, program, sip_lb},
     command::output,
     kamailio::Kamailio,
     lab::{Host, Plan, Site},
@@ -24,19 +23,15 @@ use super::{
     report::Share,
     screen::{Row, View},
 };
-use crate::exec;
 
 /// Name, priority, weight; the Kamailio is [`KAMAILIO`].
 const BACKENDS: [(&str, u16, u16); 4] =
     [("gw1", 10, 1), ("gw2", 10, 1), ("gw3", 10, 2), ("spare", 20, 1)];
 const KAMAILIO: &str = "gw3";
-const SERVICE: &str = "trunk-in";
 /// Time between ACK and BYE.
 const HOLD: Duration = Duration::from_secs(1);
 /// A caller gives up after so long without the next message.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long sip-lb may take to start.
-const START: Duration = Duration::from_secs(20);
 /// Time over which the live picture measures.
 const RECENT: Duration = Duration::from_secs(5);
 /// How often sip-lb is asked.
@@ -47,12 +42,11 @@ pub(super) struct Scene {
     uac: Option<Uac>,
     caller_tap: Tap,
     pub(super) backends: Vec<Backend>,
-    controller: Process,
+    balancer: Balancer,
     status: (Instant, Value),
     pub(super) worst_detection: Duration,
     rate: u32,
     lasting: bool,
-    config: PathBuf,
     socket: PathBuf,
     site: Site,
 }
@@ -89,36 +83,24 @@ impl Scene {
             backends.push(Backend { name, priority, weight, address, host, tap, server });
         }
 
-        let directory = site.lab.directory();
-        let (config, socket) = (directory.join("config.yaml"), directory.join("admin.sock"));
-        let text = configuration(&site, &backends, &socket);
-        fs::write(&config, &text)?;
-        println!("{}:\n{}", config.display(), indented(&text));
-        let check = sip_lb().arg("check").arg(&config).arg("--json").output()?;
-        let worst_detection = worst_detection(&check.stdout).with_context(|| {
-            format!("sip-lb check said: {}", String::from_utf8_lossy(&check.stderr).trim())
-        })?;
-
-        let program = sip_lb().get_program().to_owned();
-        let mut command =
-            if lasting { site.edge.lasting_command(&program) } else { site.edge.command(&program) };
-        command.arg("run").arg("--config").arg(&config).arg("--detach-on-exit");
-        let mut controller = Process::spawn("sip-lb", command, directory)?;
-        controller
-            .wait_until("an answer to `status`", START, |_process| Ok(status(&socket).is_ok()))?;
-        let status = (Instant::now(), status(&socket)?);
+        let mut settings = Settings::of(&site);
+        settings.backends = backends.iter().map(Backend::settings).collect();
+        println!("sip-lb's configuration:\n{}", indented(&settings.yaml()));
+        let start = if lasting { Balancer::start_lasting } else { Balancer::start };
+        let balancer = start(&site, &settings)?;
+        let worst_detection = worst_detection(&check(balancer.config())?)?;
+        let status = (Instant::now(), balancer.status()?);
         let caller_tap = Tap::on(&site.callers[0], "eth0")?;
         let scene = Self {
             uac: None,
             caller_tap,
             backends,
-            controller,
+            balancer,
             status,
             worst_detection,
             rate,
             lasting,
-            config,
-            socket,
+            socket: settings.socket,
             site,
         };
         println!("sip-lb run: attached to {}", scene.attached()?);
@@ -188,12 +170,12 @@ impl Scene {
 
     /// What there is to see now.
     pub(super) fn view(&mut self, title: &str, start: Instant, ledger: &Ledger) -> Result<View> {
-        if let Some(how) = self.controller.ended()? {
+        if let Some(how) = self.balancer.process().ended()? {
             bail!("sip-lb has ended ({how})\n{}", self.tail());
         }
         let now = Instant::now();
         if now.duration_since(self.status.0) > STATUS {
-            self.status = (now, status(&self.socket).with_context(|| self.tail())?);
+            self.status = (now, self.balancer.status()?);
         }
         let since = now.checked_sub(RECENT).unwrap_or(start);
         let recent: Vec<_> =
@@ -201,7 +183,9 @@ impl Scene {
         let all = recent.iter().sum::<usize>().max(1);
         let mut rows = Vec::new();
         for (n, backend) in self.backends.iter().enumerate() {
-            let (health, share) = said_of(&self.status.1, backend.name)?;
+            let said = |field| balancer::backend(&self.status.1, backend.name, field);
+            let health = said("health")?.as_str().context("`health`")?.to_owned();
+            let share = said("share")?.as_f64().context("`share`")?;
             rows.push(Row {
                 name: backend.name,
                 software: backend.server.software(),
@@ -265,16 +249,17 @@ impl Scene {
 
     /// The last words of sip-lb, for errors.
     pub(super) fn tail(&self) -> String {
-        self.controller.tail()
+        self.balancer.tail()
     }
 
     /// Ends everything in order; sip-lb must end well and take its program off.
     pub(super) fn strike(mut self) -> Result<()> {
         self.uac = None;
-        let ended = self.controller.terminate(Duration::from_secs(10))?;
+        let ended = self.balancer.process().terminate(Duration::from_secs(10))?;
         if !ended.success() {
             bail!("sip-lb ended badly ({ended})\n{}", self.tail());
         }
+        output(sip_lb().args(["detach", "--pin-dir"]).arg(self.site.lab.pin_dir()))?;
         println!("\n  The laboratory is gone.");
         Ok(())
     }
@@ -283,13 +268,13 @@ impl Scene {
     pub(super) fn keep(mut self) -> Result<()> {
         self.place_calls()?;
         self.caller()?.process().keep();
-        self.controller.keep();
+        self.balancer.process().keep();
         for backend in &mut self.backends {
             backend.server.keep();
         }
         self.site.lab.keep()?;
         let (edge, socket) = (self.site.edge.namespace(), self.socket.display());
-        let program = sip_lb().get_program().to_string_lossy().into_owned();
+        let program = program().display().to_string();
         println!(
             "\n  The laboratory stays, with calls going on. Look around:\n\n  \
              {program} status --socket {socket}\n  \
@@ -299,10 +284,21 @@ impl Scene {
              less {}\n  \
              less {}/sip-lb.log\n\n  \
              Remove it by `cargo xtask demo --clean`.",
-            self.config.display(),
+            self.balancer.config().display(),
             self.site.lab.directory().display(),
         );
         Ok(())
+    }
+}
+
+impl Backend {
+    fn settings(&self) -> balancer::Backend {
+        balancer::Backend {
+            name: self.name.to_owned(),
+            address: self.address,
+            priority: self.priority,
+            weight: self.weight,
+        }
     }
 }
 
@@ -353,83 +349,13 @@ impl Server {
     }
 }
 
-/// What a user would write for this.
-fn configuration(site: &Site, backends: &[Backend], socket: &std::path::Path) -> String {
-    let mut text = format!(
-        "interfaces: [{}]\n\
-         xdp_mode: native\n\
-         hash_key: demo\n\
-         metrics: {{ listen: \"127.0.0.1:9560\" }}\n\
-         admin: {{ socket: {} }}\n\
-         pin_dir: {}\n\
-         defaults:\n  \
-           health: {{ interval: 500ms, fast_interval: 100ms, timeout: 300ms, rise: 2, fall: 3 }}\n\
-         services:\n  \
-           - name: {SERVICE}\n    \
-             listen: \"{}\"\n    \
-             backends:\n",
-        site.interfaces.join(", "),
-        socket.display(),
-        site.lab.pin_dir().display(),
-        site.vip(0),
-    );
-    for Backend { name, address, priority, weight, .. } in backends {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "      - {{ name: {name}, address: \"{address}\", priority: {priority}, weight: {weight} }}"
-        );
-    }
-    text
-}
-
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
-fn sip_lb() -> std::process::Command {
-    std::process::Command::new(exec::workspace().join("target/debug/sip-lb"))
-}
-
-fn status(socket: &std::path::Path) -> Result<Value> {
-    let text = output(sip_lb().args(["status", "--json", "--socket"]).arg(socket))?;
-    serde_json::from_str(&text).with_context(|| format!("`status --json` said {text}"))
-}
-
 /// The service's worst detection, from `check --json`.
-fn worst_detection(json: &[u8]) -> Result<Duration> {
-    let value: Value = serde_json::from_slice(json)?;
-    let seconds = value["services"][0]["worst_detection_seconds"].as_f64();
-    Ok(Duration::try_from_secs_f64(seconds.context("no `worst_detection_seconds`")?)?)
-}
-
-/// Health and share of a backend, from `status --json`.
-fn said_of(status: &Value, name: &str) -> Result<(String, f64)> {
-    let backends = status["services"][0]["backends"].as_array();
-    let backend = backends
-        .and_then(|list| list.iter().find(|backend| backend["name"] == name))
-        .with_context(|| format!("no backend {name} in {status}"))?;
-    let health = backend["health"].as_str().context("`health`")?.to_owned();
-    Ok((health, backend["share"].as_f64().context("`share`")?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_and_check_are_read_as_documented() {
-        let status: Value = serde_json::from_str(
-            r#"{"services":[{"name":"trunk-in","backends":[
-                {"name":"gw1","health":"up","share":0.25},
-                {"name":"gw2","health":"down","share":0}]}]}"#,
-        )
-        .unwrap();
-        assert_eq!(said_of(&status, "gw1").unwrap(), ("up".to_owned(), 0.25));
-        assert_eq!(said_of(&status, "gw2").unwrap(), ("down".to_owned(), 0.0));
-        assert!(said_of(&status, "gw3").is_err());
-        let check = br#"{"valid":true,"services":[{"worst_detection_seconds":1.25}]}"#;
-        assert_eq!(worst_detection(check).unwrap(), Duration::from_millis(1_250));
-        assert!(worst_detection(b"{}").is_err());
-    }
+fn worst_detection(check: &Value) -> Result<Duration> {
+    let seconds = check["services"][0]["worst_detection_seconds"].as_f64();
+    let seconds = seconds.with_context(|| format!("no `worst_detection_seconds` in {check}"))?;
+    Ok(Duration::try_from_secs_f64(seconds)?)
 }
