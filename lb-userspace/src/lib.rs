@@ -1,4 +1,5 @@
 //! The controller of sip-lb. YAML → maps, in the order of the modules below.
+#![deny(unsafe_code)]
 
 pub mod admin;
 pub mod cli;

@@ -66,6 +66,7 @@ pub const fn capacities(config: &Config) -> Capacities {
 /// Entries of every map whose size follows from the configuration.
 pub(crate) fn entries(capacities: &Capacities) -> BTreeMap<&'static str, u32> {
     let mut entries: BTreeMap<_, _> = capacities.entries().into_iter().collect();
+    // A counter for each binding, as `Capacities::memory` has it.
     entries.insert(name::BINDING_STATS, capacities.bindings);
     entries
 }
