@@ -33,6 +33,7 @@ fn closed_port(local: &str) -> SocketAddr {
 async fn datagrams_go_both_ways_and_strangers_are_not_heard() {
     for local in ["127.0.0.1:0", "[::1]:0"] {
         let peer = std::net::UdpSocket::bind(local).expect("loopback socket");
+        peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let stranger = std::net::UdpSocket::bind(local).expect("loopback socket");
         let socket = open(peer.local_addr().expect("bound"));
         assert_eq!(socket.send(b"ping").expect("send"), None);
@@ -50,7 +51,8 @@ async fn datagrams_go_both_ways_and_strangers_are_not_heard() {
 
 #[tokio::test]
 async fn a_closed_port_is_reported_without_a_timeout() {
-    for local in ["127.0.0.1:0", "[::1]:0"] {
+    // No other test binds to 127.0.0.77: the port stays closed.
+    for local in ["127.0.0.77:0", "[::1]:0"] {
         let socket = open(closed_port(local));
         assert_eq!(socket.send(b"ping").expect("send"), None);
         let refused = Received::Refused(ProbeResult::PortUnreachable);
@@ -60,10 +62,11 @@ async fn a_closed_port_is_reported_without_a_timeout() {
 
 #[tokio::test]
 async fn an_error_that_is_met_when_sending_does_not_cost_the_next_probe() {
-    let endpoint = closed_port("127.0.0.1:0");
+    let endpoint = closed_port("127.0.0.77:0");
     let socket = open(endpoint);
     assert_eq!(socket.send(b"first").expect("send"), None);
     let peer = std::net::UdpSocket::bind(endpoint).expect("free again");
+    peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let icmp = socket.send(b"second").expect("send");
     assert_eq!(icmp, Some(ProbeResult::PortUnreachable));
     let mut buffer = [0; 64];
@@ -92,6 +95,6 @@ async fn the_source_address_is_the_configured_one_of_the_family() {
         assert_eq!(socket.local().ip().to_string(), source);
     }
     let foreign = Sources { ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)), ipv6: None };
-    let error = ProbeSocket::open(closed_port("127.0.0.1:0"), foreign).expect_err("not ours");
+    let error = ProbeSocket::open(closed_port("127.0.0.77:0"), foreign).expect_err("not ours");
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
