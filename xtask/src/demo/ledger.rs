@@ -19,6 +19,8 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Call {
     placed: Instant,
+    /// A 1xx to the INVITE reached the caller, which does not send it again.
+    provisional: bool,
     /// The 200 to the INVITE reached the caller.
     answered: Option<Instant>,
 }
@@ -28,6 +30,8 @@ struct Call {
 pub(super) struct Setups {
     pub(super) placed: usize,
     pub(super) answered: usize,
+    /// Answered by a 1xx and nothing more.
+    pub(super) abandoned: usize,
     pub(super) p50: Option<Duration>,
     pub(super) p99: Option<Duration>,
     pub(super) longest: Option<Duration>,
@@ -46,13 +50,17 @@ impl Ledger {
     pub(super) fn at_caller(&mut self, heard: Heard) {
         if heard.outgoing && heard.is_request("INVITE") {
             // Retransmissions keep the time of the first.
-            let call = Call { placed: heard.at, answered: None };
+            let call = Call { placed: heard.at, provisional: false, answered: None };
             self.calls.entry(heard.call_id).or_insert(call);
-        } else if heard.status() == Some(200)
-            && heard.cseq_method == "INVITE"
+        } else if heard.cseq_method == "INVITE"
+            && let Some(status) = heard.status()
             && let Some(call) = self.calls.get_mut(&heard.call_id)
         {
-            call.answered.get_or_insert(heard.at);
+            if status < 200 {
+                call.provisional = true;
+            } else if status == 200 {
+                call.answered.get_or_insert(heard.at);
+            }
         }
     }
 
@@ -88,16 +96,18 @@ impl Ledger {
     /// Set-up of calls that were placed from one time to another.
     pub(super) fn setups(&self, from: Instant, to: Instant) -> Setups {
         let calls = self.calls.values().filter(|call| (from..to).contains(&call.placed));
-        let mut placed = 0;
+        let (mut placed, mut abandoned) = (0, 0);
         let mut times = Vec::new();
         for call in calls {
             placed += 1;
+            abandoned += usize::from(call.provisional && call.answered.is_none());
             times.extend(call.answered.map(|at| at.duration_since(call.placed)));
         }
         times.sort_unstable();
         Setups {
             placed,
             answered: times.len(),
+            abandoned,
             p50: percentile(&times, 50),
             p99: percentile(&times, 99),
             longest: times.last().copied(),
@@ -139,8 +149,9 @@ mod tests {
             ledger.at_caller(heard(at(time), outgoing, line, "a"));
         }
         ledger.at_caller(heard(at(20), true, INVITE, "b"));
+        ledger.at_caller(heard(at(21), false, "SIP/2.0 100 Trying", "b"));
         let setups = ledger.setups(start, at(1_000));
-        assert_eq!((setups.placed, setups.answered), (2, 1));
+        assert_eq!((setups.placed, setups.answered, setups.abandoned), (2, 1, 1));
         assert_eq!(setups.longest, Some(Duration::from_millis(510)));
         assert_eq!(ledger.setups(at(1), at(1_000)).answered, 0);
     }

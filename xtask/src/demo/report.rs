@@ -85,6 +85,13 @@ impl Report {
         for (reason, count) in &self.outcome.failures {
             let _ = writeln!(text, "  failed by {reason}: {count}");
         }
+        if self.total.abandoned > 0 {
+            let _ = writeln!(
+                text,
+                "  {} got a 1xx from a backend that then died: such an INVITE is not sent again",
+                self.total.abandoned
+            );
+        }
         let _ = writeln!(
             text,
             "\n  set-up time: p50 {}, p99 {}; through all failures p99 {}, longest {}\n  \
