@@ -13,7 +13,7 @@ use super::{
     table::{SlotTable, TableCache},
     tier::{self, Active, Member},
 };
-use crate::config::model::Backend;
+use crate::config::model::{Backend, Service};
 
 /// Set before the secret, so that its digest serves this purpose alone.
 const DOMAIN: &[u8] = b"sip-lb call-id hash key 1\0";
@@ -121,4 +121,26 @@ pub fn expected(backends: &[Backend], down: &BTreeSet<&str>, cache: &mut TableCa
         })
         .collect();
     SetTable::new(members, cache)
+}
+
+/// Text that cannot be a Call-ID.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no Call-ID: it must not be empty and must not contain spaces, tabs or line ends")]
+pub struct NotACallId(pub String);
+
+/// The backend that a new dialog with this Call-ID goes to, with every backend up but those in
+/// `down`; `None` if none is usable.
+///
+/// # Errors
+/// If `call_id` cannot stand in a message.
+pub fn backend_of(
+    service: &Service,
+    key: HashKey,
+    call_id: &str,
+    down: &BTreeSet<&str>,
+) -> Result<Option<String>, NotACallId> {
+    let hash =
+        call_id_hash(key, call_id.as_bytes()).ok_or_else(|| NotACallId(call_id.to_owned()))?;
+    let set = expected(&service.backends, down, &mut TableCache::default());
+    Ok(set.backend(hash).map(str::to_owned))
 }

@@ -6,7 +6,7 @@ use lb_common::hash::{self, HashKey};
 use proptest::prelude::*;
 
 use super::{
-    route::{SetMember, SetTable, call_id_hash, derive_key, expected},
+    route::{NotACallId, SetMember, SetTable, backend_of, call_id_hash, derive_key, expected},
     table::TableCache,
 };
 use crate::config::model::Backend;
@@ -121,6 +121,31 @@ fn without_a_usable_member_nobody_is_chosen() {
     let member = SetMember { name: "a".to_owned(), priority: 1, weight: 1, usable: false };
     let set = SetTable::new(vec![member], &mut TableCache::default());
     assert_eq!((set.backend(7), set.active_priority, set.share("a")), (None, None, 0.0));
+}
+
+#[test]
+fn the_backend_of_a_call_id_is_the_one_whose_slot_it_has() {
+    let mut trunk = crate::config::model::Service {
+        name: "trunk".to_owned(),
+        listen: vec!["203.0.113.10:5060".parse().unwrap()],
+        transport: crate::config::model::Transport::Udp,
+        forward: crate::config::model::Forward::Nat,
+        balance: crate::config::model::Balance::CallId,
+        spoof_check: crate::config::model::SpoofCheck::Strict,
+        backends: backends(&[("b", 10, 1), ("a", 10, 3), ("c", 20, 1)]),
+        panic: crate::config::model::PanicMode::Keep,
+    };
+    let (key, none) = (derive_key("edge-cluster-1"), BTreeSet::new());
+    let set = expected(&trunk.backends, &none, &mut TableCache::default());
+    let id = "a84b4c76e66710@pc33";
+    let chosen = backend_of(&trunk, key, id, &none).unwrap().unwrap();
+    let slot = hash::bytes(key, id.as_bytes()) >> 48;
+    assert_eq!(set.members[usize::from(set.table.slots()[slot as usize])].name, chosen);
+    let others = ["a", "b"].into();
+    assert_eq!(backend_of(&trunk, key, id, &others).unwrap().as_deref(), Some("c"));
+    assert_eq!(backend_of(&trunk, key, "no id", &none), Err(NotACallId("no id".to_owned())));
+    trunk.backends.truncate(1);
+    assert_eq!(backend_of(&trunk, key, id, &["b"].into()), Ok(None));
 }
 
 #[test]

@@ -103,7 +103,6 @@ fn a_restart_knows_drains_health_and_who_was_busy() {
     told.set_admin("alpha", "gw1", Admin::Drain);
     told.set_admin("beta", "gw1", Admin::Maint);
     told.stands("10.0.1.2:5060", Standing::DOWN);
-    told.stands("10.0.1.3:5060", Standing::UNKNOWN);
     told.stands("10.0.1.4:5060", Standing { busy: true, ..Standing::UP });
     let mut world = World::new(Fault::Never, TableCache::default());
     world.step(&told);
