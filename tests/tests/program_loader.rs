@@ -21,12 +21,14 @@ use lb_common::{
     index::Slot,
     maps::{Capacities, name},
     service::{Listener, Name},
+    stats::BindingStats,
     table,
 };
 use lb_userspace::{
     datapath::{
         Error,
         detach::{Force, detach},
+        inspect::inspect,
         live::{self, Opened, Origin},
         load::Record,
         pins::holder,
@@ -401,6 +403,29 @@ fn maps_of_an_older_layout_that_cannot_be_read_are_replaced_by_empty_ones() {
     assert_eq!(second.maps.listener(1).unwrap(), Listener::default());
     second.live.finish().unwrap();
     assert_eq!(generations(pins.path()), 1);
+}
+
+#[test]
+fn pinned_maps_can_be_looked_at_whoever_holds_them() {
+    let pins = Pins::new();
+    assert!(inspect(pins.path()).unwrap().is_none());
+    let mut opened = open(&pins, &LIMITS);
+    opened.maps.put_choice(1, 77).unwrap();
+    assert!(learn(opened.dialogs.entries(), hash(1), 3, 0));
+    let mut holder = Some(opened);
+    for held in [true, false] {
+        if !held {
+            holder.take();
+        }
+        let seen = inspect(pins.path()).unwrap().unwrap();
+        assert_eq!(seen.maps.capacities(), LIMITS, "held: {held}");
+        assert_eq!(seen.maps.choice(1).unwrap(), 77, "held: {held}");
+        assert_eq!(recall(seen.dialogs.entries(), hash(1)), Some(3), "held: {held}");
+        assert_eq!(seen.counters.binding(1).unwrap(), BindingStats::default(), "held: {held}");
+    }
+    rename_generation(pins.path(), "v00000000000000aa");
+    let error = inspect(pins.path()).unwrap_err();
+    assert!(matches!(error, Error::OtherLayout { .. }), "{error}");
 }
 
 #[test]

@@ -74,7 +74,16 @@ pub enum Error {
     )]
     NoLink { interface: String },
 
-    #[error("the embedded program has no {kind} named {name}: this binary was built wrongly")]
+    #[error(
+        "the maps in {} have another layout than this binary's v{layout:016x}: use the version \
+         that made them, or start this one, which carries their dialogs over",
+        path.display()
+    )]
+    OtherLayout { path: PathBuf, layout: u64 },
+
+    #[error(
+        "there is no {kind} named {name} where there must be one: this binary was built wrongly, or a pin was removed"
+    )]
     Incomplete { kind: &'static str, name: &'static str },
 
     #[error("the embedded program cannot be read: {0}")]

@@ -160,8 +160,7 @@ impl Live {
     ///
     /// What the kernel says to the query.
     pub fn run_time(&self) -> Result<RunTime> {
-        let info =
-            self.balancer.info().map_err(|cause| Error::aya("query the program", cause))?;
+        let info = self.balancer.info().map_err(|cause| Error::aya("query the program", cause))?;
         Ok(RunTime { runs: info.run_count(), time: info.run_time() })
     }
 

@@ -12,6 +12,7 @@ pub mod dialogs;
 pub mod error;
 mod fdinfo;
 mod generation;
+pub mod inspect;
 pub mod interfaces;
 pub mod live;
 pub mod load;
