@@ -31,7 +31,7 @@ macro_rules! verdicts {
         /// The decision about one packet. The discriminant indexes the verdict counters.
         #[must_use]
         #[derive(Clone, Copy, PartialEq, Eq)]
-        #[cfg_attr(feature = "user", derive(Debug, Hash))]
+        #[cfg_attr(feature = "user", derive(Debug, Hash, PartialOrd, Ord))]
         #[repr(u8)]
         pub enum Verdict {
             $($(#[doc = $doc])+ $name,)+

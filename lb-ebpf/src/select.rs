@@ -26,6 +26,9 @@ impl Target {
             return Err(Verdict::MissingBinding);
         }
         let endpoint = maps::endpoint(binding.endpoint)?;
+        if endpoint.state == lb_common::backend::endpoint::UNSET {
+            return Err(Verdict::MissingEndpoint);
+        }
         Ok(Self { id, binding, endpoint })
     }
 
