@@ -219,6 +219,7 @@ fn identify(applied: &Applied) -> Ids {
             ids.spoof.insert(id, record.spoof);
         }
     }
+    let indexed = applied.indexed_endpoints();
     for (&id, binding) in &applied.bindings {
         let known =
             ids.listeners.key(binding.listener).is_some_and(|l| l.service == binding.service)
@@ -226,7 +227,9 @@ fn identify(applied: &Applied) -> Ids {
         let key = BindingKey { listener: binding.listener, endpoint: binding.endpoint };
         if known && ids.bindings.adopt(id, key) {
             let backend = applied.backend_names.get(&id).map(text).unwrap_or_default();
-            ids.info.insert(id, BindingInfo { backend, retired: binding.retired != 0 });
+            let retired = binding.retired != 0;
+            let leaving = retired && !indexed.contains(&binding.endpoint);
+            ids.info.insert(id, BindingInfo { backend, retired, leaving });
         }
     }
     ids

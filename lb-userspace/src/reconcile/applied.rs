@@ -152,6 +152,13 @@ impl Applied {
             .collect()
     }
 
+    /// Endpoints that are known as sources of packets.
+    #[must_use]
+    pub fn indexed_endpoints(&self) -> BTreeSet<u16> {
+        let range = (Index::Endpoints, 0)..=(Index::Endpoints, u32::MAX);
+        self.slots.range(range).map(|(_, slot)| slot.id).filter(|&id| id != 0).collect()
+    }
+
     #[must_use]
     pub fn names(&self, names: Names) -> &BTreeMap<u16, Name> {
         match names {

@@ -70,6 +70,9 @@ pub struct Reconciler {
     desired: Option<DesiredState>,
     /// Retired bindings, and since when the maps send no new dialog to them.
     quiet_since: BTreeMap<u16, Duration>,
+    /// Those of them that cannot start one either, as their endpoint is not known as a source, or
+    /// is known as another binding's.
+    silent_since: BTreeMap<u16, Duration>,
 }
 
 impl Reconciler {
@@ -83,6 +86,7 @@ impl Reconciler {
             backoff: Backoff::new(),
             desired: None,
             quiet_since: BTreeMap::new(),
+            silent_since: BTreeMap::new(),
         }
     }
 
@@ -100,6 +104,7 @@ impl Reconciler {
         let admission = self.ids.admit(config, &self.applied.occupied())?;
         for binding in admission.added.iter().chain(&admission.revived) {
             self.quiet_since.remove(binding);
+            self.silent_since.remove(binding);
         }
         Ok(admission)
     }
@@ -134,32 +139,56 @@ impl Reconciler {
         outcome
     }
 
-    /// Notes which retired bindings get no new dialogs from now on.
+    /// Notes which retired bindings get no new dialogs from now on, and which make none.
     fn note_quiet(&mut self, now: Duration) {
-        let listed = self.applied.listed_bindings();
-        for (&id, binding) in &self.applied.bindings {
-            if binding.retired != 0 && !listed.contains(&id) {
-                self.quiet_since.entry(id).or_insert(now);
-            }
+        let applied = &self.applied;
+        if applied.bindings.values().all(|binding| binding.retired == 0) {
+            self.quiet_since.clear();
+            self.silent_since.clear();
+            return;
         }
-        self.quiet_since.retain(|id, _| self.applied.bindings.contains_key(id));
+        let (listed, indexed) = (applied.listed_bindings(), applied.indexed_endpoints());
+        let quiet = |id: &u16| {
+            applied.bindings.get(id).is_some_and(|b| b.retired != 0) && !listed.contains(id)
+        };
+        let silent = |id: &u16| {
+            let endpoint = applied.bindings.get(id).map_or(0, |binding| binding.endpoint);
+            let is_primary = applied.endpoints.get(&endpoint).is_some_and(|e| e.primary == *id);
+            quiet(id) && !(is_primary && indexed.contains(&endpoint))
+        };
+        note_since(&mut self.quiet_since, applied.bindings.keys(), quiet, now);
+        note_since(&mut self.silent_since, applied.bindings.keys(), silent, now);
     }
 
     /// Takes the result of a sweep of the whole dialog table that began at `started`: the bindings
-    /// that it found in live entries. Frees retired bindings that had been quiet before and are not
-    /// among them; reconcile afterwards. Returns the freed ones.
+    /// that it found in live entries.
+    ///
+    /// A retired binding that got no new dialogs since before the sweep and is not among them is
+    /// first no longer known as a source, so that it starts none behind the sweep's back; the next
+    /// sweep that does not find it frees it. Returns the bindings that this concerns: reconcile
+    /// afterwards if there are any.
     pub fn sweep_result(&mut self, live: &BTreeSet<u16>, started: Duration) -> Vec<u16> {
-        let may_go = self
-            .quiet_since
-            .iter()
-            .filter(|&(_, &since)| since + REST <= started)
-            .map(|(id, _)| *id)
-            .collect();
-        let freed = self.ids.free_retired(&may_go, live);
+        let before = |since: Option<&Duration>| since.is_some_and(|&s| s + REST <= started);
+        let retired: Vec<u16> = self.ids.views().filter(|v| v.retired).map(|v| v.id).collect();
+        let (mut freed, mut changed) = (Vec::new(), Vec::new());
+        for id in retired {
+            if live.contains(&id) {
+                if self.ids.set_leaving(id, false) {
+                    changed.push(id);
+                }
+            } else if before(self.silent_since.get(&id)) {
+                freed.push(id);
+            } else if before(self.quiet_since.get(&id)) && self.ids.set_leaving(id, true) {
+                changed.push(id);
+            }
+        }
+        self.ids.free(&freed);
         for id in &freed {
             self.quiet_since.remove(id);
+            self.silent_since.remove(id);
         }
-        freed
+        changed.append(&mut freed);
+        changed
     }
 
     /// Compares the maps with what was written; reconcile afterwards to repair what differs.
@@ -200,5 +229,18 @@ impl Reconciler {
                 endpoint,
             })
             .collect()
+    }
+}
+
+/// Keeps for each of `ids` that is so since when it has been so.
+fn note_since<'a>(
+    since: &mut BTreeMap<u16, Duration>,
+    ids: impl Iterator<Item = &'a u16>,
+    is_so: impl Fn(&u16) -> bool,
+    now: Duration,
+) {
+    since.retain(|id, _| is_so(id));
+    for id in ids.filter(|id| is_so(id)) {
+        since.entry(*id).or_insert(now);
     }
 }

@@ -312,7 +312,12 @@ impl<'a> Builder<'a> {
     /// All endpoints, those of retired bindings included.
     fn endpoints(&mut self) {
         let mut listeners: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
+        // As sources of packets.
+        let mut known = BTreeSet::new();
         for (&id, binding) in &self.out.bindings {
+            if self.ids.info.get(&id).is_some_and(|info| !info.leaving) {
+                known.insert(binding.endpoint);
+            }
             listeners.entry(binding.endpoint).or_default().insert(binding.listener);
             // Only endpoints whose bindings are all retired have no primary one by now.
             self.primary.entry(binding.endpoint).or_insert(id);
@@ -348,8 +353,10 @@ impl<'a> Builder<'a> {
                 }
             }
             self.out.endpoints.insert(id, record);
-            self.out.endpoint_index.insert(*key, id);
-            add_port(&mut self.out.ports[1], *key);
+            if known.contains(&id) {
+                self.out.endpoint_index.insert(*key, id);
+                add_port(&mut self.out.ports[1], *key);
+            }
         }
     }
 

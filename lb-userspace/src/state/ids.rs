@@ -59,6 +59,8 @@ pub struct BindingInfo {
     pub backend: String,
     /// No longer configured.
     pub retired: bool,
+    /// Retired and in no dialog when last looked for: its endpoint may start none any more.
+    pub leaving: bool,
 }
 
 /// Ids that records in the maps still use, whatever they mean.
@@ -197,7 +199,7 @@ impl Ids {
         for (key, backend) in wanted {
             let Some(id) = self.bindings.id(&key) else { continue };
             configured.insert(id);
-            let info = BindingInfo { backend, retired: false };
+            let info = BindingInfo { backend, retired: false, leaving: false };
             if self.info.insert(id, info).is_some_and(|old| old.retired) {
                 admission.revived.push(id);
             }
@@ -221,22 +223,27 @@ impl Ids {
         Ok(admission)
     }
 
-    /// Gives up retired bindings that no dialog holds, and whatever only they needed. `live`: ids
-    /// of the bindings that dialogs hold. Returns the freed bindings.
-    pub fn free_retired(&mut self, may_go: &BTreeSet<u16>, live: &BTreeSet<u16>) -> Vec<u16> {
-        let freed: Vec<u16> = self
-            .info
-            .iter()
-            .filter(|(id, info)| info.retired && may_go.contains(id) && !live.contains(id))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &freed {
-            self.info.remove(id);
-            self.bindings.free(*id);
+    /// Says of a retired binding whether it is about to be freed; true if that is news.
+    pub fn set_leaving(&mut self, id: u16, leaving: bool) -> bool {
+        match self.info.get_mut(&id) {
+            Some(info) if info.retired && info.leaving != leaving => {
+                info.leaving = leaving;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Gives up retired bindings, and whatever only they needed.
+    pub fn free(&mut self, ids: &[u16]) {
+        for id in ids {
+            if self.info.get(id).is_some_and(|info| info.retired) {
+                self.info.remove(id);
+                self.bindings.free(*id);
+            }
         }
         let listeners = self.choices.keys().map(|(_, key)| key.listener).collect();
         self.prune(&listeners);
-        freed
     }
 
     /// Gives up endpoints without bindings, listeners that are neither configured (`live`) nor

@@ -86,6 +86,9 @@ fn backends_come_and_go_and_change_their_weight() {
             ("a backend is removed", |t| t.service("trunk").backends.retain(|b| b.name != "gw2")),
             ("a sweep finds it in dialogs", |t| t.sweep = Some([2, 3].into())),
             ("a sweep finds it nowhere", |t| t.sweep = Some([3].into())),
+            ("it had begun a call meanwhile", |t| t.sweep = Some([2].into())),
+            ("a sweep finds it nowhere again", |t| t.sweep = Some([].into())),
+            ("nor does the next", |t| t.sweep = Some([].into())),
             ("another is added", |t| {
                 t.service("trunk").backends.push(backend(("gw9", "10.0.1.9:5060", 10, 100)));
             }),
@@ -174,6 +177,7 @@ fn services_and_their_addresses_come_and_go() {
                 t.config.services.pop();
             }),
             ("its dialogs have ended", |t| t.sweep = Some([].into())),
+            ("and no new ones have begun", |t| t.sweep = Some([].into())),
             ("its backend in beta is called otherwise", |t| {
                 t.service("beta").backends[0].name = "gw1b".to_owned();
             }),
