@@ -77,14 +77,17 @@ impl Prober {
         self.commands.send(command).or(Err(ProberError::Gone))
     }
 
-    /// Stops the probes and waits until they have stopped.
+    /// Stops the probes and waits until they have stopped, even if nobody takes the events.
     ///
     /// # Errors
     ///
     /// [`ProberError::Failed`] if the task had failed.
     pub async fn stop(self) -> Result<(), ProberError> {
-        drop(self.commands);
-        Ok(self.task.await?)
+        self.task.abort();
+        match self.task.await {
+            Err(error) if !error.is_cancelled() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -345,6 +345,25 @@ async fn the_prober_ends_when_nobody_listens() {
 }
 
 #[tokio::test]
+async fn the_prober_can_be_stopped_while_it_waits_for_the_controller() {
+    let address = backend("127.0.0.1:0", &[Does::Answers("200 OK")]).await;
+    let (sender, events) = mpsc::channel(1);
+    let prober = Prober::start(Sources::default(), sender);
+    let quick = HealthCheck { interval: Duration::from_millis(20), rise: 1, ..check() };
+    prober.set_endpoints([(address, Some(quick))].into()).expect("the prober runs");
+    timeout(PATIENCE, async {
+        while events.len() < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the first event");
+    // Long enough for the next event, for which there is no room.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    timeout(PATIENCE, prober.stop()).await.expect("it stops").expect("a clean end");
+}
+
+#[tokio::test]
 async fn many_endpoints_share_one_task() {
     let mut endpoints = Vec::new();
     for _ in 0..200 {
