@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod probe;
 pub mod reconcile;
+pub mod replay;
 pub mod shutdown;
 pub mod state;
 pub mod status;

@@ -1,7 +1,10 @@
 //! What the user types.
 
 pub mod check;
+mod choice;
 mod detach;
+pub mod replay;
+pub mod route;
 mod run;
 mod status;
 
@@ -14,7 +17,7 @@ use lb_common::maps::Capacities;
 use crate::{
     admin::socket::{self, Answer, Command},
     config, datapath,
-    state::{route, table::TableCache},
+    state::{route::expected, table::TableCache},
 };
 
 /// Exit codes that the README promises.
@@ -47,12 +50,16 @@ enum Task {
     Status(status::StatusArgs),
     /// Let a running instance read its configuration again.
     Reload(Instance),
+    Route(route::RouteArgs),
+    Replay(replay::ReplayArgs),
     /// Take the program off every interface and remove every pin.
     Detach(detach::DetachArgs),
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Print a completion script.
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        shell: clap_complete::Shell,
+    },
     /// Print the man page.
     Man,
 }
@@ -94,6 +101,8 @@ impl Cli {
             Task::Check { file, json } => run_check(&file, json),
             Task::Status(args) => status::run(&args),
             Task::Reload(instance) => reload(&instance),
+            Task::Route(args) => route::run(&args),
+            Task::Replay(args) => replay::run(&args),
             Task::Detach(args) => detach::run(&args),
             Task::Schema => {
                 print(&format!("{}\n", serde_json::to_string_pretty(&config::json_schema())?))
@@ -127,8 +136,7 @@ fn run_check(file: &std::path::Path, json: bool) -> Result<u8> {
         capacities.memory(datapath::stats::cpus())
     };
     let shares = |service: &config::model::Service| {
-        let table =
-            route::expected(&service.backends, &BTreeSet::new(), &mut TableCache::default());
+        let table = expected(&service.backends, &BTreeSet::new(), &mut TableCache::default());
         service.backends.iter().map(|b| (b.name.clone(), table.share(&b.name))).collect()
     };
     let numbers = check::Numbers { shares: &shares, memory_bytes: &memory };

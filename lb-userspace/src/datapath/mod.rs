@@ -11,7 +11,7 @@ pub mod detach;
 pub mod dialogs;
 pub mod error;
 mod fdinfo;
-mod generation;
+pub(crate) mod generation;
 pub mod inspect;
 pub mod interfaces;
 pub mod live;
