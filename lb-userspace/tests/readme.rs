@@ -3,11 +3,12 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use clap::CommandFactory as _;
 use lb_common::{
     stats::Event,
     verdict::{Kind, Verdict},
 };
-use lb_userspace::{config::json_schema, metrics::names};
+use lb_userspace::{cli::Cli, config::json_schema, metrics::names, replay::line::Unfit};
 use serde_json::Value;
 
 fn text(name: &str) -> String {
@@ -108,6 +109,61 @@ fn every_key_of_the_configuration_is_explained() {
     all.remove("fragments");
     let missing: Vec<_> = all.difference(&words).collect();
     assert!(missing.is_empty(), "not in README.md: {missing:?}");
+}
+
+#[test]
+fn everything_that_is_not_supported_yet_stands_among_the_limits() {
+    let readme = text("README.md");
+    let limits = section(&readme, "## Limits").join("\n");
+    let refused = text("tests/fixtures/config/invalid/not-yet.txt");
+    let mut seen = 0;
+    for line in refused.lines().filter(|line| line.contains("not supported yet")) {
+        let mut parts = line.splitn(3, ": ");
+        let key = parts.nth(1).unwrap().rsplit('.').next().unwrap();
+        // A word that is refused, or the whole key.
+        let word = line.split('"').nth(1).unwrap_or(key);
+        let found =
+            limits.split('`').any(|shown| shown == word || shown == format!("{key}: {word}"));
+        assert!(found, "{line}");
+        seen += 1;
+    }
+    assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn every_command_stands_in_the_table_with_its_options() {
+    let readme = text("README.md");
+    let rows = table(&readme, "### Commands");
+    let mut command = Cli::command();
+    command.build();
+    let mut seen = 0;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let name = sub.get_name();
+        let shown = |row: &&Vec<&str>| {
+            quoted(row[0]).any(|shown| {
+                let shown = shown.strip_prefix("sip-lb ").unwrap_or(shown);
+                shown.split(' ').next() == Some(name)
+            })
+        };
+        let Some(row) = rows.iter().find(shown) else { panic!("no row for `{name}`") };
+        let options = sub.get_arguments().filter_map(|option| option.get_long());
+        for option in options.filter(|option| !matches!(*option, "help" | "version")) {
+            let wanted = format!("--{option}");
+            let words = row[0].split([' ', '[', ']', '`', '\\', '|', '.']);
+            assert!(words.into_iter().any(|word| word == wanted), "{name} {wanted}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn reasons_of_packets_that_replay_cannot_run_are_explained() {
+    let readme = text("README.md");
+    let section = section(&readme, "### Asking beforehand").join("\n");
+    for unfit in [Unfit::TooShort, Unfit::Truncated, Unfit::TooBig] {
+        assert!(section.contains(&format!("`{}`", unfit.reason())), "{}", unfit.reason());
+    }
 }
 
 #[test]
