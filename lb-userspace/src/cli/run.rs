@@ -67,6 +67,8 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     let first = Arc::clone(&network.borrow());
     check_host(&config, &first).await?;
 
+    // Before the sockets: a second instance is told who holds the program, not which port is taken.
+    drop(datapath::pins::PinDir::take_existing(&config.pin_dir)?);
     let admin = socket::bind(&config.admin_socket)?;
     let http = http::bind(config.metrics_listen).await?;
     let opened = datapath::live::open(&config.pin_dir, &datapath::load::capacities(&config))?;
