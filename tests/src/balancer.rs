@@ -53,6 +53,8 @@ pub struct Settings {
     pub service: String,
     pub listen: SocketAddr,
     pub backends: Vec<Backend>,
+    /// More services: lines of the list, each item indented by two.
+    pub services: String,
 }
 
 impl Settings {
@@ -80,6 +82,7 @@ impl Settings {
             service: "trunk-in".to_owned(),
             listen: site.vip(0),
             backends: (0..).zip(&site.backends).map(|(n, _host)| backend(n)).collect(),
+            services: String::new(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Settings {
                  weight: {weight} }}"
             );
         }
+        text.push_str(&self.services);
         text
     }
 }

@@ -16,5 +16,6 @@ pub mod process;
 pub mod qemu;
 pub mod sipp;
 pub mod socket;
+pub mod stage;
 mod statistics;
 pub mod tap;
