@@ -232,7 +232,7 @@ impl Uac {
             ("-d", calls.hold.as_millis().to_string()),
             ("-max_retrans", calls.retransmissions.to_string()),
             // The default stops new calls when answers stay away.
-            ("-l", "1000000".to_owned()),
+            ("-l", "15000".to_owned()),
             ("-rtt_freq", "1".to_owned()),
         ]
         .into_iter()

@@ -59,7 +59,7 @@ const FRAME: Duration = Duration::from_millis(250);
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.clean {
         let count = lb_tests::lab::remove_kept()?;
-        println!("removed {count} laboratories");
+        println!("laboratories removed: {count}");
         return Ok(());
     }
     deps::ensure_build()?;
