@@ -234,6 +234,9 @@ impl Uac {
             // The default stops new calls when answers stay away.
             ("-l", "15000".to_owned()),
             ("-rtt_freq", "1".to_owned()),
+            // A 180 that comes after its 200 ends no call: UDP keeps no order, least of all between
+            // two processors. A wrong answer does, by `patience`.
+            ("-default_behaviors", "all,-abortunexp".to_owned()),
         ]
         .into_iter()
         .flat_map(|(name, value)| [name.to_owned(), value])

@@ -118,6 +118,23 @@ impl Stage {
         wait_for(what, limit, || Ok(found(&self.wires()))).with_context(|| self.balancer.tail())
     }
 
+    /// Waits until `count` more INVITEs have reached backends.
+    ///
+    /// # Errors
+    /// If they do not within `limit`.
+    pub fn await_invites(&self, count: usize, limit: Duration) -> Result<()> {
+        let before: Vec<_> = self.taps.iter().map(Tap::count).collect();
+        let invites = |heard: &[Heard]| {
+            heard.iter().filter(|m| !m.outgoing && m.is_request("INVITE")).count()
+        };
+        wait_for(&format!("{count} more calls"), limit, || {
+            let arrived: usize =
+                self.taps.iter().zip(&before).map(|(tap, from)| tap.look(*from, invites)).sum();
+            Ok((arrived >= count).then_some(()))
+        })
+        .with_context(|| self.balancer.tail())
+    }
+
     /// What sip-lb answers to `GET path` on its metrics address: status and body.
     ///
     /// # Errors
@@ -181,6 +198,16 @@ impl Wires {
         let invites =
             self.backends[backend].iter().filter(|m| !m.outgoing && m.is_request("INVITE"));
         invites.filter(|m| seen.insert(m.call_id.clone())).map(|m| m.at).collect()
+    }
+
+    /// Calls that a backend left between its 180 and its 200: the caller waits in vain.
+    #[must_use]
+    pub fn abandoned(&self) -> usize {
+        let got = |status| -> BTreeSet<&str> {
+            let answers = self.caller.iter().filter(|m| !m.outgoing && m.cseq_method == "INVITE");
+            answers.filter(|m| m.status() == Some(status)).map(|m| m.call_id.as_str()).collect()
+        };
+        got(180).difference(&got(200)).count()
     }
 
     /// The backends that requests of each Call-ID arrived at.

@@ -89,6 +89,18 @@ impl Tap {
         lock(&self.heard).clone()
     }
 
+    /// How many messages were heard so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        lock(&self.heard).len()
+    }
+
+    /// Looks at what was heard after the first `from` messages, without a copy.
+    pub fn look<T>(&self, from: usize, eye: impl FnOnce(&[Heard]) -> T) -> T {
+        let heard = lock(&self.heard);
+        eye(heard.get(from..).unwrap_or_default())
+    }
+
     /// What was heard since the last call, in order.
     #[must_use]
     pub fn take(&self) -> Vec<Heard> {

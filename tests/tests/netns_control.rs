@@ -41,23 +41,19 @@ fn load(stage: &Stage) -> Uac {
     stage.call(&Calls { rate, ..Calls::default() }).expect("calls")
 }
 
-/// Waits until more calls have reached backends than before, by `count`.
-fn await_calls(stage: &Stage, count: usize) {
-    let arrived = |wires: &lb_tests::stage::Wires| {
-        (0..wires.backends.len()).map(|n| wires.arrivals(n).len()).sum::<usize>()
-    };
-    let before = arrived(&stage.wires());
-    stage
-        .wait_for("calls", SOON, |wires| (arrived(wires) >= before + count).then_some(()))
-        .unwrap();
-}
-
 /// Ends the calls: none may have failed, nothing may be lost on the way.
 fn end(stage: &Stage, mut uac: Uac, what: &str) {
     let outcome = uac.stop(LONG).expect("the calls come to an end");
     let wires = stage.settled();
     let sent = wires.caller.iter().filter(|message| message.outgoing).count();
-    println!("{what}: {outcome:?}; {sent} packets sent to the VIP, {:?}", wires.losses());
+    let event = |name| stage.metric(&format!("sip_lb_events_total{{event=\"{name}\"}}"));
+    // Unless nobody runs that could say.
+    let (lookups, kernel) = (event("fib-lookup").ok(), event("kernel-forward").ok());
+    println!(
+        "{what}: {outcome:?}; {sent} packets sent to the VIP, {:?}; fib look-ups {lookups:?}, \
+         forwarded by the kernel {kernel:?}",
+        wires.losses()
+    );
     assert_eq!((outcome.failed, outcome.cut), (0, 0), "{outcome:?}\n{}", uac.errors());
     assert_eq!(outcome.successful, outcome.placed);
     assert!(outcome.placed > 0);
@@ -70,11 +66,11 @@ fn reloads_under_load_lose_nothing() {
     let reloads = asked("SIP_LB_RELOADS", RELOADS);
     let stage = stage();
     let uac = load(&stage);
-    await_calls(&stage, 20);
+    stage.await_invites(20, SOON).unwrap();
     for _ in 0..reloads {
         stage.balancer.reload(&stage.settings.yaml()).unwrap();
     }
-    await_calls(&stage, 20);
+    stage.await_invites(20, SOON).unwrap();
     let counted = stage.metric("sip_lb_config_reloads_total{result=\"success\"}").unwrap();
     assert_eq!(counted, f64::from(reloads));
     end(&stage, uac, &format!("{reloads} reloads"));
@@ -86,13 +82,13 @@ fn kill_9_and_restart_under_load_lose_nothing() {
     let mut stage = stage();
     let uac = load(&stage);
     for _ in 0..kills {
-        await_calls(&stage, 50);
+        stage.await_invites(50, SOON).unwrap();
         stage.balancer.process().kill().unwrap();
         // Calls go on without any controller.
-        await_calls(&stage, 50);
+        stage.await_invites(50, SOON).unwrap();
         stage.balancer.restart().unwrap();
     }
-    await_calls(&stage, 50);
+    stage.await_invites(50, SOON).unwrap();
     end(&stage, uac, &format!("{kills} kills"));
 }
 
@@ -100,7 +96,7 @@ fn kill_9_and_restart_under_load_lose_nothing() {
 fn a_bad_file_changes_nothing_and_is_told() {
     let mut stage = stage();
     let uac = load(&stage);
-    await_calls(&stage, 10);
+    stage.await_invites(10, SOON).unwrap();
     let good = stage.balancer.status().unwrap();
     assert_eq!(good["config"]["reload_error"], Value::Null);
 
@@ -123,7 +119,7 @@ fn a_bad_file_changes_nothing_and_is_told() {
     assert!(now["config"]["reload_error"].as_str().unwrap().contains("servces"), "{now}");
     assert_eq!(now["config"]["digest"], good["config"]["digest"]);
     assert_eq!(now["services"][0]["table_digest"], good["services"][0]["table_digest"]);
-    await_calls(&stage, 10);
+    stage.await_invites(10, SOON).unwrap();
 
     stage.balancer.reload(&stage.settings.yaml()).unwrap();
     assert_eq!(stage.balancer.status().unwrap()["config"]["reload_error"], Value::Null);
@@ -134,7 +130,7 @@ fn a_bad_file_changes_nothing_and_is_told() {
 fn pages_answer_and_promtool_has_nothing_to_say() {
     let stage = stage();
     let uac = load(&stage);
-    await_calls(&stage, 20);
+    stage.await_invites(20, SOON).unwrap();
     assert_eq!(stage.get("/healthz").unwrap().0, 200);
     assert_eq!(stage.get("/readyz").unwrap().0, 200);
     end(&stage, uac, "pages");
@@ -202,10 +198,10 @@ fn traffic_flows_on_after_sigterm_until_detach_cleans_up() {
     let pins = stage.settings.pin_dir.clone();
     assert_eq!(programs(&stage).len(), stage.site.interfaces.len());
     let uac = load(&stage);
-    await_calls(&stage, 20);
+    stage.await_invites(20, SOON).unwrap();
     let ended = stage.balancer.process().terminate(SOON).unwrap();
     assert!(ended.success(), "{ended}");
-    await_calls(&stage, 50);
+    stage.await_invites(50, SOON).unwrap();
     let (code, said) = status(&stage.settings);
     assert_eq!(code, Some(3), "{said}");
     let remains: Value = serde_json::from_str(&said).unwrap();

@@ -84,9 +84,12 @@ fn lose_and_regain(hang: bool) {
     );
     assert!(moved < worst + CHANGE + SLACK, "moved after {moved:?}");
     assert_eq!((held.successful, held.failed, held.cut), (50, 0, 0), "{held:?}");
-    // Those in set-up found another backend by their retransmission; those set up were cut.
-    assert_eq!(outcome.failed, 0, "{outcome:?}\n{}", uac.errors());
-    assert_eq!(outcome.setups, outcome.placed, "{outcome:?}");
+    // Those in set-up found another backend by their retransmission, which a caller no longer sends
+    // after a 180; those set up were cut.
+    let abandoned = stage.wires().abandoned() as u64;
+    assert!(abandoned <= 1, "{outcome:?}");
+    assert_eq!(outcome.failed, abandoned, "{outcome:?}\n{}", uac.errors());
+    assert_eq!(outcome.setups, outcome.placed - abandoned, "{outcome:?}");
     let held_there = f64::from(RATE) / 3.0 * (worst + CHANGE + SLACK + calls.hold).as_secs_f64();
     assert!((outcome.cut as f64) < 2.0 * held_there, "{outcome:?}");
     assert_eq!(stage.settled().losses().to_backends, 0);
@@ -108,15 +111,9 @@ fn neighbours_that_vanish_in_both_directions_lose_no_call() {
     let stage = Stage::set(Plan::default(), |_site, _settings| {}).expect("the stage is set");
     let calls = Calls { rate: RATE, ..Calls::default() };
     let mut uac = stage.call(&calls).expect("calls");
-    for n in 0..FLUSHES {
-        let before = stage.wires().caller.len();
+    for _ in 0..FLUSHES {
         stage.site.edge.run("ip", &["neigh", "flush", "all"]).unwrap();
-        // At least one call under way at each flush.
-        stage
-            .wait_for(&format!("calls after flush {n}"), SOON, |w| {
-                (w.caller.len() > before + 20).then_some(())
-            })
-            .unwrap();
+        stage.await_invites(3, SOON).unwrap();
     }
     let outcome = uac.stop(LONG).unwrap();
     let lookups = stage.metric("sip_lb_events_total{event=\"fib-lookup\"}").unwrap();
@@ -125,5 +122,5 @@ fn neighbours_that_vanish_in_both_directions_lose_no_call() {
     assert_eq!((outcome.failed, outcome.cut), (0, 0), "{outcome:?}\n{}", uac.errors());
     assert_eq!(outcome.successful, outcome.placed);
     assert_eq!(stage.settled().losses(), Losses::default());
-    assert!(lookups + kernel > 0.0, "no flush was ever noticed");
+    assert!(kernel > 0.0, "no flush was ever noticed");
 }
