@@ -26,7 +26,7 @@ impl Target {
             return Err(Verdict::MissingBinding);
         }
         let endpoint = maps::endpoint(binding.endpoint)?;
-        if endpoint.state == lb_common::backend::endpoint::UNSET {
+        if endpoint.state == endpoint::UNSET {
             return Err(Verdict::MissingEndpoint);
         }
         Ok(Self { id, binding, endpoint })

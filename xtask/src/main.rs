@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod apt;
+mod bench;
 mod build;
 mod check;
 mod demo;
@@ -22,6 +23,8 @@ enum Task {
     Build(build::Args),
     /// Real SIP calls through sip-lb in network namespaces, with backends that die
     Demo(demo::Args),
+    /// Nanoseconds a packet under test-run, beside an empty program and a floor
+    Bench(bench::Args),
     /// Formatting, lints of host and BPF code, documentation, rules of the repository
     Check(check::Args),
     /// All tests: host, program under test-run, namespaces with SIP peers, an old kernel
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Build(args) => build::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),
         Task::Test(args) => test::run(&args),
     };

@@ -12,6 +12,10 @@ pub const SHORTEST: usize = 14;
 /// the tail room of 320.
 pub const LONGEST: usize = 4096 - 256 - 320;
 
+/// The object of the benchmark's programs (`lb-ebpf/src/feed.rs`), which give the balancer another
+/// message at each run.
+pub static FEED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sip-lb-feed"));
+
 /// What the kernel does with a frame after the program ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

@@ -112,9 +112,14 @@ pub struct World {
 impl World {
     /// Loads the program and fills its maps; everything is up.
     pub fn new(yaml: &str) -> Self {
+        Self::load(yaml, Record::On)
+    }
+
+    /// As [`World::new`]; without recording there are no decisions to see, and the time is real.
+    pub fn load(yaml: &str, record: Record) -> Self {
         let config = config::parse(yaml, Path::new("/")).unwrap().config;
         let capacities: Capacities = load::capacities(&config);
-        let program = Private::load(&capacities, Record::On).unwrap();
+        let program = Private::load(&capacities, record).unwrap();
         let adopted = adopt::adopt(&program.maps, Duration::ZERO).unwrap();
         let mut world = Self {
             view: network(&config),
