@@ -129,10 +129,13 @@ impl Entry {
     }
 
     /// True once `lifetime` epochs have passed since the last refresh.
+    ///
+    /// An entry of the next epoch is fresh: whoever read the clock just before it ticked meets what
+    /// others wrote just after.
     #[inline(always)]
     #[must_use]
     pub const fn is_expired(self, now: u32, lifetime: u32) -> bool {
-        clock::age(now, self.epoch()) > lifetime
+        clock::age(now + 1, self.epoch()) > lifetime + 1
     }
 }
 
@@ -152,8 +155,9 @@ pub const fn reluctance(entry: u64, now: u32, lifetime: u32) -> u32 {
     if entry.0 == 0 {
         return 0;
     }
-    let age = clock::age(now, entry.epoch());
-    if age > lifetime {
+    // 0 for the next epoch, see `is_expired`.
+    let age = clock::age(now + 1, entry.epoch());
+    if age > lifetime + 1 {
         return 1;
     }
     if entry.is_ended() {
@@ -200,6 +204,18 @@ mod tests {
     #[test]
     fn an_empty_entry_has_no_tag_even_for_hash_zero() {
         assert!(!Entry(0).has_tag(0));
+    }
+
+    #[test]
+    fn an_entry_of_the_next_epoch_is_fresh() {
+        for now in 0..128 {
+            let entry = |ahead: u32| Entry::new(7 << 30, 1, now + ahead, State::ConfirmedInvite);
+            assert!(!entry(1).is_expired(now, 42), "at {now}");
+            assert!(reluctance(entry(1).0, now, 42) > reluctance(entry(0).0, now, 42));
+            assert!(!entry(128 - 42).is_expired(now, 42), "at {now}");
+            assert!(entry(128 - 43).is_expired(now, 42), "at {now}");
+            assert!(entry(2).is_expired(now, 42), "at {now}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     egress, maps,
     pipeline::{Call, Outcome},
     rewrite::nat::{self, Side},
-    select::{self, Target},
+    select::Target,
     server,
 };
 
@@ -26,8 +26,7 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
     if listener.service == 0 {
         return Err(Verdict::MissingListener);
     }
-    let owner = select::owner(listener, call.hash)?;
-    let (verdict, target) = choose(call, owner)?;
+    let (verdict, target) = choose(call, call.owner)?;
     maps::record(|decision| {
         decision.binding = target.id;
         decision.endpoint = target.binding.endpoint;

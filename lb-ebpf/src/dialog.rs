@@ -132,6 +132,8 @@ impl Dialogs {
     #[inline(always)]
     pub fn is_marked(&self, service: u16) -> Result<bool, Verdict> {
         let mark = u32::from(maps::touched(service, hash::slot(self.hash))?);
-        Ok(mark != 0 && lb_common::clock::age(self.now.epoch, mark - 1) <= self.now.lifetime)
+        // A mark of the next epoch counts: another CPU's clock may tick first.
+        let age = lb_common::clock::age(self.now.epoch + 1, mark.wrapping_sub(1));
+        Ok(mark != 0 && age <= self.now.lifetime + 1)
     }
 }

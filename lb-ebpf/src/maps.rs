@@ -223,8 +223,10 @@ pub fn table(id: u32) -> Result<&'static Table, Verdict> {
 /// When the slot of a service last changed its owner; 0 = never, else 1 + epoch.
 #[inline(always)]
 pub fn touched(service: u16, slot: u32) -> Result<u8, Verdict> {
-    let row = TOUCHED.get(u32::from(service)).ok_or(Verdict::MissingMap)?;
-    Ok(row[slot as usize & (SLOTS - 1)])
+    let row = TOUCHED.get_ptr(u32::from(service)).ok_or(Verdict::MissingMap)?;
+    // SAFETY: the index is below SLOTS, so the byte lies in the value; volatile, as it must be read
+    // after the choice.
+    Ok(unsafe { (&raw const (*row)[slot as usize & (SLOTS - 1)]).read_volatile() })
 }
 
 #[inline(always)]

@@ -9,6 +9,8 @@ use core::arch::asm;
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use lb_common::sip::Window;
 
+use crate::pipeline;
+
 /// Largest offset that is ever read.
 const MASK: u32 = 0xfff;
 
@@ -21,6 +23,12 @@ pub struct Packet {
 impl Packet {
     pub fn new(ctx: &XdpContext) -> Self {
         Self { ctx: ctx.ctx }
+    }
+
+    /// In a function that was given the context.
+    #[inline(always)]
+    pub fn of(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
     }
 
     /// For helpers that take the context.
@@ -165,6 +173,20 @@ impl Payload {
         Self { packet, start: forget(start, unknown) & 0x1ff, len: forget(len, unknown), unknown }
     }
 
+    /// The payload's place and an offset in it, below 4,096, as one argument.
+    #[inline(always)]
+    pub fn pack(&self, offset: u32) -> u64 {
+        u64::from(self.start) << 32 | u64::from(self.len) << 16 | u64::from(offset)
+    }
+
+    /// What was packed.
+    #[inline(always)]
+    pub fn unpack(packet: Packet, packed: u64) -> (Self, u32) {
+        let start = (packed >> 32) as u32 & MASK;
+        let len = (packed >> 16) as u32 & MASK;
+        (Self::new(packet, start, len), packed as u32 & MASK)
+    }
+
     #[inline(always)]
     fn offset(&self, offset: u32) -> u32 {
         self.start.wrapping_add(offset)
@@ -219,6 +241,11 @@ impl Window for Payload {
             );
         }
         number as u32
+    }
+
+    #[inline(always)]
+    fn long_length(&self, at: u32) -> Option<u32> {
+        Some(pipeline::long_length(self.packet.ctx, self.pack(at)))
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! The packet's story: parse → whose? → scan → choose → remember → rewrite → send.
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     hash,
     sip::{self, Code, Headers, need},
@@ -15,7 +16,7 @@ use crate::{
     maps,
     packet::{Packet, Payload},
     parse::{self, Datagram},
-    server, service,
+    select, server, service,
 };
 
 /// A packet that is ours, and everything that was found out about it.
@@ -34,6 +35,8 @@ pub struct Call {
     /// Hash of the Call-ID, else of the source.
     pub hash: u64,
     pub now: Now,
+    /// Binding that owns the hash's slot, 0 = none; client side only.
+    pub owner: u16,
     /// The dialog's entry.
     pub found: Found,
     /// 1 if an entry may say something else than the slot.
@@ -76,6 +79,11 @@ pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
         return Err(Verdict::Fragment);
     }
     let mut call = read(packet, datagram, listener, source)?;
+    if listener != 0 {
+        // Before the marks are looked at: the controller marks slots before it publishes.
+        let owner = select::owner(maps::listener(listener)?, call.hash)?;
+        call.owner = packet.forget_word(owner.into()) as u16;
+    }
     if call.has_call_id != 0 {
         recall(&mut call)?;
         read_on(&mut call)?;
@@ -103,6 +111,7 @@ fn read(packet: Packet, datagram: Datagram, listener: u16, source: u16) -> Resul
         has_call_id: 0,
         hash: 0,
         now: clock::now()?,
+        owner: 0,
         found: Found::NOTHING,
         is_marked: 0,
         in_dialog: 0,
@@ -183,12 +192,10 @@ fn read_on(call: &mut Call) -> Result<(), Verdict> {
     if call.message.is_request() {
         let unknown = !call.found.exists() && call.message.forms_dialog();
         if call.headers.to != 0 && (unknown || call.source != 0) {
-            let tagged = sip::has_tag(&call.payload, call.headers.to);
-            call.in_dialog = tagged.ok_or(Verdict::OutOfBounds)?.into();
+            call.in_dialog = to_tag(call.packet.context(), call.payload.pack(call.headers.to));
         }
     } else if call.headers.cseq != 0 && call.source != 0 {
-        let method = sip::cseq_method(&call.payload, call.headers.cseq);
-        call.cseq = method.ok_or(Verdict::OutOfBounds)? as u32;
+        call.cseq = cseq(call.packet.context(), call.payload.pack(call.headers.cseq));
     }
     call.in_dialog = call.packet.forget(call.in_dialog);
     call.cseq = call.packet.forget(call.cseq);
@@ -203,4 +210,31 @@ fn check_controller() -> Result<(), Verdict> {
         return Err(Verdict::ControllerLost);
     }
     Ok(())
+}
+
+/// 1 if the To header whose value is `packed` (see [`Payload::pack`]) has a tag. A function of its
+/// own, which the verifier walks once and not for each path that leads here; the call costs new
+/// dialogs some nanoseconds.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn to_tag(ctx: *mut xdp_md, packed: u64) -> u32 {
+    let (payload, value) = Payload::unpack(Packet::of(ctx), packed);
+    // Out of bounds, which cannot happen, means no tag: at worst an entry too many.
+    sip::has_tag(&payload, value).unwrap_or(false).into()
+}
+
+/// Number of the method in the CSeq header whose value is `packed`, 0 = other; as [`to_tag`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cseq(ctx: *mut xdp_md, packed: u64) -> u32 {
+    let (payload, value) = Payload::unpack(Packet::of(ctx), packed);
+    sip::cseq_method(&payload, value).map_or(0, |method| method as u32)
+}
+
+/// Length of a Call-ID of more than 256 bytes, of which `packed` is the place; as [`to_tag`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn long_length(ctx: *mut xdp_md, packed: u64) -> u32 {
+    let (payload, at) = Payload::unpack(Packet::of(ctx), packed);
+    sip::long_length(&payload, at).unwrap_or(sip::MAX_LENGTH)
 }

@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use crate::{
     datapath::{
         counters::{EventCounts, VerdictCounts},
+        live::RunTime,
         sweep::Census,
     },
     status::Status,
@@ -33,7 +34,7 @@ pub struct Snapshot {
     pub dialog_capacity: u64,
     pub reloads: Reloads,
     /// Runs and nanoseconds of the XDP program; `None` without `--bpf-stats`.
-    pub program: Option<ProgramTime>,
+    pub program: Option<RunTime>,
     /// True once every interface is attached and the maps say what the configuration wants.
     pub ready: bool,
 }
@@ -52,10 +53,4 @@ pub struct Reloads {
     pub failed: u64,
     /// Seconds since the epoch of the last configuration that was taken.
     pub last_success: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct ProgramTime {
-    pub runs: u64,
-    pub nanoseconds: u64,
 }

@@ -49,22 +49,28 @@ pub fn call_id<W: Window>(window: &W, value: u32, key: HashKey) -> Option<Option
         hash.word(word);
         at = window.forget(at.wrapping_add(8));
     }
-    let mut length = MAX_LENGTH;
-    for i in MAX_HASHED / 8..MAX_LENGTH / 8 {
-        let word = window.padded(at)?;
-        let end = ends(word, len.wrapping_sub(at));
-        if end != 0 {
-            length = i * 8 + swar::first(end);
-            break;
-        }
-        at = window.forget(at.wrapping_add(8));
-    }
+    let length = window.long_length(at)?;
     let length = window.forget(length);
     if length == MAX_HASHED {
         return Some(Some(CallId { offset, length, hash: hash.finish(0, MAX_HASHED) }));
     }
     hash.word(u64::from(length));
     Some(Some(CallId { offset, length, hash: hash.finish(0, MAX_HASHED + 8) }))
+}
+
+/// Length of a Call-ID whose first [`MAX_HASHED`] bytes end at `at`, at most [`MAX_LENGTH`].
+#[inline(always)]
+pub fn long_length<W: Window>(window: &W, at: u32) -> Option<u32> {
+    let mut at = window.forget(at);
+    for i in MAX_HASHED / 8..MAX_LENGTH / 8 {
+        let word = window.padded(at)?;
+        let end = ends(word, window.len().wrapping_sub(at));
+        if end != 0 {
+            return Some(i * 8 + swar::first(end));
+        }
+        at = window.forget(at.wrapping_add(8));
+    }
+    Some(MAX_LENGTH)
 }
 
 /// Where a token ends within `word`, of which `left` bytes belong to the datagram.

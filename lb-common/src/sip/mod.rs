@@ -7,7 +7,7 @@ mod start_line;
 mod swar;
 mod window;
 
-pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id};
+pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id, long_length};
 pub use dialog::{cseq_method, has_tag};
 pub use headers::{Headers, MAX_BLANKS, REACH, TURNS, need, scan};
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};

@@ -30,6 +30,15 @@ pub trait Window {
         number
     }
 
+    /// [`super::long_length`]; a window may call it out of line.
+    #[inline(always)]
+    fn long_length(&self, at: u32) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        super::long_length(self, at)
+    }
+
     #[inline(always)]
     fn is_empty(&self) -> bool {
         self.len() == 0

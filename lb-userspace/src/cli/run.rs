@@ -72,7 +72,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     let admin = socket::bind(&config.admin_socket)?;
     let http = http::bind(config.metrics_listen).await?;
     let opened = datapath::live::open(&config.pin_dir, &datapath::load::capacities(&config))?;
-    let stats = args.bpf_stats.then(datapath::stats::enable).transpose()?;
+    let stats = args.bpf_stats.then(datapath::live::time_programs).transpose()?;
     let metrics = Arc::new(Metrics::new()?);
     let (probe_sender, probes) = mpsc::channel(4096);
     let (request_sender, requests) = mpsc::channel(64);

@@ -85,6 +85,8 @@ pub struct Controller {
     reconciler: Reconciler,
     key: HashKey,
     health: BTreeMap<SocketAddr, Health>,
+    /// What the prober was told to probe, and how.
+    probed_endpoints: HealthByEndpoint,
     panics: BTreeMap<String, PanicTracker>,
     suspected: BTreeSet<String>,
     admin: AdminStates,
@@ -152,6 +154,7 @@ impl Controller {
             network,
             key,
             health,
+            probed_endpoints: HealthByEndpoint::new(),
             panics: BTreeMap::new(),
             suspected: BTreeSet::new(),
             origin,
@@ -169,7 +172,8 @@ impl Controller {
             is_ready: false,
         };
         controller.heart.start(controller.source.config.dialogs.timeout)?;
-        controller.reconciler.admit(&controller.source.config)?;
+        let admission = controller.reconciler.admit(&controller.source.config)?;
+        controller.counters.reset(&admission.added)?;
         controller.follow_endpoints()?;
         controller.reconcile();
         if controller.retry_at.is_some() && !controller.is_ready {
@@ -194,7 +198,8 @@ impl Controller {
         loop {
             let deadline = self.deadline();
             tokio::select! {
-                Some(event) = inbox.probes.recv() => {
+                event = inbox.probes.recv() => {
+                    let event = event.context("the prober has ended")?;
                     // A burst of results makes one round.
                     let mut changed = self.probed(&event);
                     while let Ok(event) = inbox.probes.try_recv() {
@@ -262,14 +267,15 @@ impl Controller {
         if let Some(transition) = &transition {
             report::log_transition(event.endpoint, transition);
         }
-        let answering = judgement.is_alive();
-        let suspected = (transition.is_some() || answering) && self.suspect();
+        // An answer that changes nothing can still end a suspicion.
+        let matters = transition.is_some() || (judgement.is_alive() && !self.suspected.is_empty());
+        let suspected = matters && self.suspect();
         transition.is_some() || suspected
     }
 
     /// The health settings of an endpoint, configured or retired.
     fn check_of(&self, endpoint: SocketAddr) -> Option<HealthCheck> {
-        self.endpoints().get(&endpoint).cloned().flatten()
+        self.probed_endpoints.get(&endpoint).cloned().flatten()
     }
 
     /// Every endpoint that is probed: those of the configuration, and retired ones, which are
@@ -291,6 +297,7 @@ impl Controller {
         self.panics.retain(|name, _| self.source.config.services.iter().any(|s| s.name == *name));
         for service in &self.source.config.services {
             if service.panic == PanicMode::Obey {
+                self.panics.remove(&service.name);
                 continue;
             }
             let members: Option<Vec<_>> = service
@@ -305,7 +312,10 @@ impl Controller {
             let interval =
                 service.backends.iter().flat_map(|b| &b.health).map(|h| h.interval).max();
             // A backend without probes is always up: nothing to suspect.
-            let (Some(members), Some(interval)) = (members, interval) else { continue };
+            let (Some(members), Some(interval)) = (members, interval) else {
+                self.panics.remove(&service.name);
+                continue;
+            };
             let tracker = self.panics.entry(service.name.clone()).or_default();
             if tracker.observe(now, interval, &members) {
                 self.suspected.insert(service.name.clone());
@@ -334,7 +344,8 @@ impl Controller {
         };
         let now = Instant::now();
         let config = &self.source.config;
-        let addresses: BTreeSet<IpAddr> = self.endpoints().keys().map(SocketAddr::ip).collect();
+        let addresses: BTreeSet<IpAddr> =
+            self.probed_endpoints.keys().map(SocketAddr::ip).collect();
         let view = view::view(&self.network, &config.interfaces, &addresses);
         let standings = self
             .health
@@ -381,7 +392,8 @@ impl Controller {
         let endpoints = self.endpoints();
         self.health.retain(|endpoint, _| endpoints.contains_key(endpoint));
         self.netlink.keep_resolved(endpoints.keys().map(SocketAddr::ip).collect());
-        self.prober.set_endpoints(endpoints)?;
+        self.prober.set_endpoints(endpoints.clone())?;
+        self.probed_endpoints = endpoints;
         Ok(())
     }
 
@@ -419,7 +431,8 @@ impl Controller {
             anyhow::bail!("no interface {}", missing.join(", "));
         }
         let summary = report::difference(old, &new);
-        self.reconciler.admit(&new)?;
+        let admission = self.reconciler.admit(&new)?;
+        self.counters.reset(&admission.added)?;
         let now = Instant::now();
         for (&endpoint, check) in &new.endpoints() {
             let initial = check.as_ref().map_or(Initial::Up, |check| check.initial);

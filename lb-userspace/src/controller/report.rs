@@ -54,7 +54,7 @@ impl Controller {
             census: self.census.clone(),
             dialog_capacity: self.dialogs.entries().len() as u64,
             reloads: self.reloads,
-            program: self.count_program_time.then(|| self.live.program_time()).transpose()?,
+            program: self.count_program_time.then(|| self.live.run_time()).transpose()?,
             ready: self.is_ready,
         })
     }

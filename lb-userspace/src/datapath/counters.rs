@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use aya::{
     Pod,
-    maps::{Map, MapData, PerCpuArray},
+    maps::{Map, MapData, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
     maps::name,
@@ -114,6 +114,20 @@ impl Counters {
     }
 }
 
+impl Counters {
+    /// Starts the traffic of these bindings at zero: their ids are given out anew.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to the writes.
+    pub fn reset(&mut self, ids: &[u16]) -> Result<()> {
+        for id in ids {
+            self.bindings.clear((*id).into())?;
+        }
+        Ok(())
+    }
+}
+
 /// Adds two counts of the same binding.
 #[must_use]
 pub fn add(mut sum: BindingStats, more: BindingStats) -> BindingStats {
@@ -147,6 +161,19 @@ impl<V: Pod> PerCpu<V> {
         let map = Map::from_map_data(open(name)?).map_err(|cause| Error::aya(what(), cause))?;
         let array = PerCpuArray::try_from(map).map_err(|cause| Error::aya(what(), cause))?;
         Ok(Self { name, array })
+    }
+
+    /// Sets the copies of all CPUs to zero.
+    fn clear(&mut self, row: u32) -> Result<()>
+    where
+        V: Default,
+    {
+        let failed = |cause| MapError::write(self.name, row, cause);
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(path, cause)| Error::kernel(format!("read {path}"), cause))?;
+        let zeros = PerCpuValues::try_from(vec![V::default(); cpus])
+            .map_err(|cause| Error::kernel("make a per-CPU value", cause))?;
+        Ok(self.array.set(row, zeros, 0).map_err(failed)?)
     }
 
     /// The copies of all CPUs.

@@ -4,16 +4,14 @@ use std::{collections::BTreeMap, path::Path};
 
 use lb_common::{
     backend::{admin, endpoint},
-    maps::{Capacities, name},
     table,
 };
 
 use super::{
     attach,
-    counters::{Counters, add},
+    counters::Counters,
     error::Result,
-    generation, migrate,
-    shape::{self, Shapes},
+    inspect::{self, Inspected},
 };
 use crate::{
     maps::{LbMaps as _, Names, kernel::KernelMaps},
@@ -28,16 +26,9 @@ use crate::{
 ///
 /// What the kernel says when they are read.
 pub fn status(pin_dir: &Path) -> Result<Option<Status>> {
-    let running: Vec<_> = generation::links(pin_dir)?.iter().map(|link| link.program).collect();
-    let Some(live) = generation::live(&generation::list(pin_dir)?, &running) else {
+    let Some(Inspected { maps, counters, .. }) = inspect::inspect(pin_dir)? else {
         return Ok(None);
     };
-    if !live.has_our_layout() {
-        return Ok(None);
-    }
-    let mut open = |name| migrate::pinned(&live.path, name);
-    let maps = KernelMaps::open(capacities(&shape::pinned(&live.path)?), &mut open)?;
-    let counters = Counters::open(&mut open)?;
     let attached = attach::attached(pin_dir)?
         .into_iter()
         .map(|link| AttachedInterface {
@@ -57,36 +48,19 @@ pub fn status(pin_dir: &Path) -> Result<Option<Status>> {
     }))
 }
 
-/// The capacities that the pinned maps were made with.
-fn capacities(shapes: &Shapes) -> Capacities {
-    let entries = |map| shapes.get(map).map_or(0, |shape| shape.entries);
-    Capacities {
-        services: entries(name::SERVICE_NAMES),
-        listeners: entries(name::LISTENERS),
-        endpoints: entries(name::ENDPOINTS),
-        bindings: entries(name::BINDINGS),
-        choices: entries(name::CHOICES),
-        member_lists: entries(name::MEMBERS),
-        tables: entries(name::TABLES),
-        dialog_lines: entries(name::DIALOGS),
-    }
-}
-
 fn services(maps: &KernelMaps, counters: &Counters) -> Result<Vec<ServiceStatus>> {
     let capacities = maps.capacities();
     let mut services: BTreeMap<u16, ServiceStatus> = BTreeMap::new();
     for id in 1..capacities.listeners as u16 {
         let listener = maps.listener(id)?;
-        if listener.service == 0 {
+        // A retired listener has no choice.
+        if listener.service == 0 || listener.choice == 0 {
             continue;
         }
         let choice = maps.choice(listener.choice)?;
         let (table_id, list) = (table::choice_table(choice), table::choice_members(choice));
-        if !services.contains_key(&listener.service) {
-            let name = maps.name(Names::Services, listener.service)?.to_string();
-            services.insert(listener.service, empty(name));
-        }
-        let Some(service) = services.get_mut(&listener.service) else { continue };
+        let name = maps.name(Names::Services, listener.service)?.to_string();
+        let service = services.entry(listener.service).or_insert_with(|| empty(name));
         service.listen.push(format!("{}/udp", listener.socket.address()));
         if table_id == 0 || list == 0 || !service.backends.is_empty() {
             continue;
@@ -106,7 +80,7 @@ fn services(maps: &KernelMaps, counters: &Counters) -> Result<Vec<ServiceStatus>
             if share > 0 {
                 service.active_priority = Some(order.priority);
             }
-            let stats = add(Default::default(), counters.binding(binding)?);
+            let stats = counters.binding(binding)?;
             service.backends.push(BackendStatus {
                 name: maps.name(Names::Backends, binding)?.to_string(),
                 address: backend.socket.address().to_string(),

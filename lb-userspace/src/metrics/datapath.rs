@@ -156,7 +156,7 @@ fn controller(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
     page.gauge(names::BUILD_INFO, vec![(vec![snapshot.status.version.clone()], 1.0)])?;
     if let Some(program) = snapshot.program {
         page.counter(names::RUNS, vec![(vec![], program.runs)])?;
-        page.seconds(names::SECONDS, program.nanoseconds as f64 / 1e9)?;
+        page.seconds(names::SECONDS, program.time.as_secs_f64())?;
     }
     Ok(())
 }
