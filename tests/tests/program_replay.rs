@@ -1,6 +1,7 @@
 //! `replay`: captures through the real program in the kernel. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod pins;
 mod replay;
 
 use std::{
@@ -10,16 +11,23 @@ use std::{
     time::Instant,
 };
 
+use lb_common::maps::{Capacities, Settings};
 use lb_tests::{
     command,
     frame::Frame,
     message::{Message, Method},
     packet::Packet,
 };
-use lb_userspace::cli::{
-    replay::{ReplayArgs, run_to},
-    route,
+use lb_userspace::{
+    cli::{
+        replay::{ReplayArgs, run_to},
+        route,
+    },
+    datapath::live,
+    maps::LbMaps as _,
+    state::route::derive_key,
 };
+use pins::Pins;
 use replay::{
     Record, START, Workplace, lines, pcap, pcap_big_endian, pcapng, read_pcap, records, run,
 };
@@ -152,9 +160,9 @@ fn a_backend_that_is_down_loses_its_calls_and_no_other_does() {
 fn replay_and_route_agree() {
     let work = Workplace::new();
     let (ids, frames) = invites(1000);
-    for down in [&[][..], &["trunk/gw3"]] {
-        let got = work.replay_down(&frames, down);
-        assert_eq!(got.len(), 1000);
+    for (count, down) in [(1000, &[][..]), (100, &["trunk/gw3"])] {
+        let got = work.replay_down(&frames[..count], down);
+        assert_eq!(got.len(), count);
         let mut seen = BTreeSet::new();
         for (id, line) in ids.iter().zip(&got) {
             let backend = work.route("trunk", id, down);
@@ -282,6 +290,7 @@ fn other_packets_get_the_programs_own_verdict() {
         server.build(),
         same.build(),
         local.build(),
+        reply("10.0.1.1:5060", Message::response(404, Method::Options, "stranger").build()),
     ];
     let capture = work.file("in.pcap", &pcap(1, &records(&frames)));
     let local = vec!["10.0.1.250".parse().unwrap()];
@@ -302,6 +311,7 @@ fn other_packets_get_the_programs_own_verdict() {
         json!(["reply", "server-request", "six", "OPTIONS", "dialog", "tx"]),
         json!(["pass", "same-service", "trunk", null, null, "pass"]),
         json!(["pass", "to-this-host", "trunk", null, null, "pass"]),
+        json!(["reply", "response", "trunk", null, null, "tx"]),
     ];
     for (n, (got, expected)) in short.iter().zip(&expected).enumerate() {
         assert_eq!(got, expected, "packet {}", n + 1);
@@ -352,6 +362,57 @@ fn written_packets_are_rewritten_and_their_checksums_right() {
     tshark.args(["-T", "fields", "-e", "udp.checksum.status", "-e", "sip.Call-ID", "-r"]);
     let seen = command::output(tshark.arg(&written)).unwrap();
     assert_eq!(seen.trim_end(), format!("1\t{id}\n1\t{id}\n1"));
+}
+
+#[test]
+fn a_backend_that_calls_a_vip_keeps_its_address_unless_on_link() {
+    let work = Workplace::new();
+    let caller = at("10.0.2.1:5060");
+    let call = Packet::udp(caller, at(VIP), Message::invite("from-backend").build()).build();
+    let capture = work.file("in.pcap", &pcap(1, &records(&[call])));
+    let chosen = at(address_of(&work.route("trunk", "from-backend", &[])));
+    for (on_link, source) in [(false, caller), (true, at(VIP))] {
+        let written = work.path("out.pcap");
+        let write = Some(written.clone());
+        let got = lines(&run(&ReplayArgs { write, on_link, ..work.args(&capture) }));
+        assert_eq!(got[0]["verdict"], "forward");
+        let frames = read_pcap(&written);
+        let frame = Frame::parse(&frames[0].1).unwrap();
+        frame.verify().unwrap();
+        assert_eq!((frame.source(), frame.destination()), (source, chosen), "on link: {on_link}");
+    }
+}
+
+#[test]
+fn without_a_hash_key_the_pinned_one_decides_and_stays_as_it_is() {
+    let work = Workplace::new();
+    let pins = Pins::new();
+    let keyed = |key: &str| {
+        let pin_dir = format!("pin_dir: {}\n", pins.path().display());
+        let text = replay::CONFIG.replace("hash_key: \"replay tests\"\n", &(pin_dir + key));
+        std::fs::write(work.path("config.yaml"), text).unwrap();
+        let (ids, frames) = invites(60);
+        let replayed: Vec<_> =
+            work.replay(&frames).iter().map(|line| text_of(line, "backend")).collect();
+        let routed: Vec<_> = ids.iter().map(|id| work.route("trunk", id, &[])).collect();
+        assert_eq!(replayed, routed);
+        routed
+    };
+    let (empty, live) = (keyed(""), keyed("hash_key: \"live\"\n"));
+    assert_ne!(empty, live);
+
+    let mut running = live::open(pins.path(), &Capacities::new(4, 32, 64, 8, 1024)).unwrap();
+    // A key that is not written yet is none.
+    assert_eq!(keyed(""), empty);
+    let settings = Settings { key: derive_key("live"), ..Settings::default() };
+    running.maps.put_settings(&settings).unwrap();
+    assert_eq!(keyed(""), live);
+    assert_eq!(running.maps.settings().unwrap(), settings);
+    assert!(running.dialogs.read().iter().all(|&entry| entry == 0));
+}
+
+fn text_of(line: &Value, field: &str) -> String {
+    text(line, field).to_owned()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What `route` and `replay` have in common: the hash key and the backends taken as down.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr, path::Path};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
 use aya::maps::{Array, Map, MapData};
 use lb_common::{
@@ -62,11 +62,10 @@ pub(super) fn hash_key(config: &Config) -> HashKey {
     match pinned_key(&config.pin_dir) {
         Ok(key) => key,
         Err(why) => {
-            let mut warning = String::from("warning: the configuration has no hash_key and ");
-            // Writing to a String cannot fail.
-            let _ =
-                write!(warning, "{why}: choosing by the empty key, a live instance will differ");
-            eprintln!("{warning}");
+            eprintln!(
+                "sip-lb: warning: the configuration has no hash_key and {why}: choosing by the \
+                 empty key, a live instance will differ"
+            );
             derive_key("")
         }
     }

@@ -29,7 +29,7 @@ use crate::{
 const PROGRESS_PACKETS: u64 = 1024;
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Says what the XDP program would do with the packets of a capture
+/// Say what the XDP program would do with the packets of a capture
 ///
 /// Every packet runs through the real program in the kernel, attached to nothing and with maps of
 /// its own: neither the configured interfaces nor a running instance is touched. All backends count
@@ -84,7 +84,7 @@ pub fn run_to(args: &ReplayArgs, out: &mut (dyn Write + Send)) -> Result<u8> {
     let down = match choice::down(&config, &args.down) {
         Ok(down) => down,
         Err(message) => {
-            eprintln!("{message}");
+            eprintln!("sip-lb: {message}");
             return Ok(USAGE);
         }
     };
@@ -112,7 +112,10 @@ fn replay(
     out: &mut (dyn Write + Send),
 ) -> Result<()> {
     let (input, size) = open(&args.input)?;
-    let named = || format!("{}", args.input.display());
+    let named = || match is_standard_input(&args.input) {
+        true => "standard input".to_owned(),
+        false => args.input.display().to_string(),
+    };
     let mut capture = Capture::open(input).with_context(named)?;
     let mut replay = Replay::start(config, assumptions)?;
     let mut written = args.write.as_deref().map(|path| create(path, &args.input)).transpose()?;
@@ -150,9 +153,13 @@ fn replay(
     ended.with_context(named)
 }
 
+fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
 /// The capture, and its size in bytes if known.
 fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
-    if path == Path::new("-") {
+    if is_standard_input(path) {
         return Ok((Box::new(io::stdin()), None));
     }
     let named = || format!("cannot open {}", path.display());

@@ -21,7 +21,7 @@ use crate::state::{
 /// Exit code if no backend is left.
 const NONE_LEFT: u8 = 1;
 
-/// Says which backend a new dialog goes to
+/// Say which backend a new dialog goes to
 ///
 /// Computed from the configuration alone, as the XDP program does it: no instance has to run. All
 /// backends count as healthy but those of --down.
@@ -80,18 +80,20 @@ pub fn run_to(args: &RouteArgs, out: &mut dyn Write) -> Result<u8> {
     let Some(service) = config.services.iter().find(|s| s.name == args.service) else {
         let names: Vec<_> = config.services.iter().map(|s| s.name.as_str()).collect();
         let names = names.join(", ");
-        eprintln!("--service {}: no such service; there are {names}", args.service);
+        eprintln!("sip-lb: --service {}: no such service; there are {names}", args.service);
         return Ok(USAGE);
     };
     let down = match choice::down(&config, &args.down) {
         Ok(down) => down,
         Err(message) => {
-            eprintln!("{message}");
+            eprintln!("sip-lb: {message}");
             return Ok(USAGE);
         }
     };
     let Some(hash) = call_id_hash(choice::hash_key(&config), args.call_id.as_bytes()) else {
-        eprintln!("--call-id: a Call-ID is not empty and has no blanks or line breaks in it");
+        eprintln!(
+            "sip-lb: --call-id: a Call-ID is not empty and has no blanks or line breaks in it"
+        );
         return Ok(USAGE);
     };
     let down: BTreeSet<&str> = service
@@ -119,7 +121,7 @@ pub fn run_to(args: &RouteArgs, out: &mut dyn Write) -> Result<u8> {
         writeln!(out, "{name}")?;
     }
     if name.is_none() {
-        eprintln!("service {} has no backend left", service.name);
+        eprintln!("sip-lb: service {} has no backend left", service.name);
         return Ok(NONE_LEFT);
     }
     Ok(0)
