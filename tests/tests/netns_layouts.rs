@@ -11,7 +11,7 @@ use lb_tests::{
     balancer::{Settings, program},
     lab::{Arms, Plan},
     net::{FAMILIES, Family},
-    sipp::{Calls, Outcome},
+    sipp::{Calls, Outcome, Uac},
     stage::{Losses, Stage},
     tap::Heard,
 };
@@ -97,6 +97,49 @@ fn ipv6_neighbours_forgotten_under_load_cost_no_packet() {
     let outcome = uac.stop(LONG).unwrap();
     assert!(outcome.placed > 100, "{outcome:?}");
     assert_all_well(&stage, &outcome, "20 flushes");
+}
+
+#[test]
+fn a_hairpin_to_a_neighbour_that_is_not_known_yet_comes_back_through_sip_lb() {
+    const CALLS: u64 = 20;
+    for family in FAMILIES {
+        let plan = Plan { family, vips: 2, ..Plan::default() };
+        // The first backend serves the first VIP, the second the second, on one link. Without
+        // health checks nothing makes the edge host ask for their MACs before calls come.
+        let mut stage = Stage::set(plan, |site, settings| {
+            settings.backends.truncate(1);
+            settings.health = "interval: 120s, timeout: 60s".to_owned();
+            settings.services = format!(
+                "  - name: trunk-out\n    listen: \"{}\"\n    backends:\n      - {{ name: gw2, \
+                 address: \"{}\" }}\n",
+                site.vip(1),
+                site.backend_address(1),
+            );
+        })
+        .unwrap();
+        stage.servers[0].process().kill().unwrap();
+        let (host, directory) = (&stage.site.backends[0], stage.site.lab.directory());
+        let (local, remote) = (stage.site.backend_address(0), stage.site.vip(1));
+        let calls = Calls { rate: 20, count: Some(CALLS), ..Calls::default() };
+        for nic in &stage.site.interfaces {
+            stage.site.edge.ip(&[&format!("neigh flush dev {nic}")]).unwrap();
+        }
+        let mut uac = Uac::start(host, directory, local, remote, &calls).unwrap();
+        while uac.process().ended().unwrap().is_none() {
+            for nic in &stage.site.interfaces {
+                stage.site.edge.ip(&[&format!("neigh flush dev {nic}")]).unwrap();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let outcome = uac.finish(LONG).unwrap();
+        assert_eq!((outcome.successful, outcome.failed), (CALLS, 0), "{outcome:?}");
+        let wires = stage.wires();
+        let sources = |heard: &[Heard]| -> BTreeSet<_> {
+            heard.iter().filter(|m| !m.outgoing).map(|m| m.source).collect()
+        };
+        assert_eq!(sources(&wires.backends[0]), BTreeSet::from([remote]), "replies");
+        assert_eq!(sources(&wires.backends[1]), BTreeSet::from([stage.site.vip(0)]), "requests");
+    }
 }
 
 #[test]

@@ -64,10 +64,7 @@ fn interface(network: &netlink::Network, name: &str) -> Option<Interface> {
 fn hop(hop: &NextHop) -> backend::NextHop {
     match hop {
         NextHop::Resolved(resolved) => {
-            let mut tags = [[0; 4]; 2];
-            for (to, tag) in tags.iter_mut().zip(&resolved.vlans) {
-                *to = wire(*tag);
-            }
+            let tags = wire_tags(&resolved.vlans);
             backend::NextHop {
                 ifindex: resolved.ifindex,
                 state: next_hop::VALID,
@@ -80,8 +77,26 @@ fn hop(hop: &NextHop) -> backend::NextHop {
                 pad: [0; 3],
             }
         }
-        NextHop::Incomplete(_) | NextHop::Unusable(_) => backend::NextHop::default(),
+        // Only its MAC has to be asked for. Which link it is on decides already: a hairpin whose
+        // client kept its address until the neighbour is known would be answered past this host.
+        NextHop::Incomplete(incomplete) => backend::NextHop {
+            ifindex: incomplete.ifindex,
+            state: next_hop::ASK_FIB,
+            vlans: incomplete.vlans.len() as u8,
+            tags: wire_tags(&incomplete.vlans),
+            on_link: u8::from(incomplete.on_link),
+            ..backend::NextHop::default()
+        },
+        NextHop::Unusable(_) => backend::NextHop::default(),
     }
+}
+
+fn wire_tags(vlans: &[VlanTag]) -> [[u8; 4]; 2] {
+    let mut tags = [[0; 4]; 2];
+    for (to, tag) in tags.iter_mut().zip(vlans) {
+        *to = wire(*tag);
+    }
+    tags
 }
 
 fn wire(tag: VlanTag) -> [u8; 4] {
