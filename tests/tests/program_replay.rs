@@ -228,7 +228,7 @@ fn every_format_and_link_layer_tells_the_same() {
         ("cooked 2", pcapng(276, &cooked2)),
         ("loopback", pcap(0, &null)),
     ];
-    let mut first: Option<(String, Vec<(u64, Vec<u8>)>)> = None;
+    let mut first = None;
     for (name, bytes) in files {
         let capture = work.file("in", &bytes);
         let written = work.path("out.pcap");
@@ -239,7 +239,7 @@ fn every_format_and_link_layer_tells_the_same() {
             assert_eq!(*time, (START + n as u64 * 1_000_000) * 1000, "{name}");
         }
         match &first {
-            Some(first) => assert!(*first == got, "{name} differs: {}", got.0),
+            Some(first) => assert!(first == &got, "{name} differs: {}", got.0),
             None => first = Some(got),
         }
     }
@@ -251,8 +251,7 @@ fn what_the_program_cannot_take_still_has_its_line() {
     let work = Workplace::new();
     let whole = invite("whole");
     let big = to_vip(vec![b'x'; 4000]).build();
-    let mut input =
-        records(&[whole.clone(), whole.clone(), big, vec![0; 13], vec![], whole.clone()]);
+    let mut input = records(&[whole.clone(), whole.clone(), big, vec![0; 13], vec![], whole]);
     input[1].data.truncate(200);
     let capture = work.file("in.pcap", &pcap(1, &input));
     let got = lines(&run(&work.args(&capture)));
