@@ -91,6 +91,13 @@ impl Dialogs {
         if entry != old {
             self.line.store(way, entry.0);
         }
+        if state != old.state_bits() {
+            if state == State::Ended.bits() {
+                count::event(Event::DialogEnded);
+            } else if state >= State::ConfirmedInvite.bits() {
+                count::event(Event::DialogConfirmed);
+            }
+        }
     }
 
     /// Adds an entry in the place of the one that is missed least.

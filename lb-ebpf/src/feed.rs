@@ -53,7 +53,7 @@ pub fn feed(ctx: XdpContext) -> u32 {
     match write_message(&ctx) {
         Some(()) => {
             // SAFETY: the context is the one that the kernel gave; on failure the call returns.
-            let _failed = unsafe { NEXT.tail_call(&ctx, 0) };
+            unsafe { NEXT.tail_call(&ctx, 0) };
             xdp_action::XDP_ABORTED
         }
         None => xdp_action::XDP_ABORTED,

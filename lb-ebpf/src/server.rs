@@ -123,9 +123,6 @@ pub fn note(
     if found.exists() && found.is_own != 0 {
         let id = found.entry.binding();
         let new = if next == 0 { state } else { next };
-        if new != state && new >= State::ConfirmedInvite.bits() {
-            count::event(Event::DialogConfirmed);
-        }
         dialogs.update(found.way, found.entry, id, new);
         dialogs.mark(maps::binding(id)?, owner);
         return Ok(id);

@@ -66,6 +66,10 @@ fn a_call_is_unconfirmed_then_confirmed_then_ended() {
     let (verdict, again) =
         send(&mut world, &Message::request(Method::Bye, "life@x").to_tag("callee"));
     assert_eq!((verdict, again), (Verdict::Dialog, backend));
+    let events = world.program.counters.events().unwrap();
+    let counted =
+        [Event::DialogCreated, Event::DialogConfirmed, Event::DialogEnded].map(|e| events.of(e));
+    assert_eq!(counted, [1, 1, 1]);
 }
 
 #[test]

@@ -538,3 +538,14 @@ fn every_verdict_has_a_row() {
         assert!(covered.contains(verdict) || elsewhere.contains(verdict), "{verdict:?}");
     }
 }
+
+/// Verified instructions on a recent kernel; older ones count up to twice as many, and refuse a
+/// million.
+const MOST_VERIFIED: u32 = 350_000;
+
+#[test]
+fn the_program_stays_within_its_budget() {
+    let world = World::new(ONE_SERVICE);
+    let verified = world.program.stats.verified.unwrap();
+    assert!(verified <= MOST_VERIFIED, "{verified} verified instructions");
+}

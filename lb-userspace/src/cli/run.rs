@@ -1,6 +1,6 @@
 //! `sip-lb run`.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -56,7 +56,11 @@ pub(super) fn run(args: &RunArgs) -> Result<u8> {
 fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SIP_LB_LOG")
         .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {

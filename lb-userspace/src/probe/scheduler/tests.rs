@@ -352,7 +352,7 @@ async fn the_prober_can_be_stopped_while_it_waits_for_the_controller() {
     let quick = HealthCheck { interval: Duration::from_millis(20), rise: 1, ..check() };
     prober.set_endpoints([(address, Some(quick))].into()).expect("the prober runs");
     timeout(PATIENCE, async {
-        while events.len() < 1 {
+        while events.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
