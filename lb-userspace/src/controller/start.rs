@@ -1,0 +1,120 @@
+//! What a configuration and the adopted maps give a controller to start with, and what only a
+//! restart can change.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use lb_common::hash::HashKey;
+
+use crate::{
+    config::{
+        self, Config,
+        model::{ControllerLost, Initial},
+    },
+    datapath::{clock::Heart, live::Origin},
+    maps::{LbMaps as _, kernel::KernelMaps},
+    probe::{self, Health, Start},
+    reconcile::adopt,
+    state::{self, ids, route::derive_key},
+};
+
+/// What only a restart can change, since the maps are sized by it or others hold it.
+pub(super) fn refuse_restart_keys(old: &Config, new: &Config) -> Result<()> {
+    let mut changed = Vec::new();
+    let mut compare = |key, differs: bool| {
+        if differs {
+            changed.push(key);
+        }
+    };
+    compare("limits", old.limits != new.limits);
+    compare("dialogs.max", old.dialogs.max != new.dialogs.max);
+    compare("pin_dir", old.pin_dir != new.pin_dir);
+    compare("metrics.listen", old.metrics_listen != new.metrics_listen);
+    compare("admin.socket", old.admin_socket != new.admin_socket);
+    compare("hash_key", old.hash_key != new.hash_key);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!("{} can only change by a restart of sip-lb", changed.join(", "))
+}
+
+/// Jiffies without a heartbeat after which the program stands aside; 0 = never.
+pub(super) fn lost_after(config: &Config) -> u64 {
+    match config.controller_lost {
+        ControllerLost::Keep => 0,
+        ControllerLost::DetachAfter(duration) => Heart::jiffies(duration).unwrap_or(0),
+    }
+}
+
+/// The configured key, else the one in the maps, else a new one.
+pub(super) fn hash_key(config: &Config, maps: &KernelMaps, from: Origin) -> Result<HashKey> {
+    if let Some(key) = &config.hash_key {
+        return Ok(derive_key(key));
+    }
+    let pinned = maps.settings().context("cannot read the pinned hash key")?.key;
+    if from != Origin::Fresh && pinned != HashKey::default() {
+        return Ok(pinned);
+    }
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|cause| anyhow::anyhow!("the kernel gives no random numbers: {cause}"))?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let word = |i: usize| words.get(i).map_or(0, |word| u64::from_le_bytes(*word));
+    Ok(HashKey { k0: word(0), k1: word(1) })
+}
+
+/// How each endpoint stands before its first probe.
+pub(super) fn initial_health(
+    config: &Config,
+    adopted: &adopt::Adopted,
+    now: Instant,
+) -> BTreeMap<SocketAddr, Health> {
+    let is_fresh = adopted.is_fresh();
+    let mut health = BTreeMap::new();
+    for (endpoint, check) in config.endpoints() {
+        let initial = check.as_ref().map_or(Initial::Up, |check| check.initial);
+        let socket = ids::socket(endpoint, config::model::Transport::Udp);
+        let start = match adopted.health.get(&socket) {
+            Some(&before) if check.is_some() => Start::Adopted(before.into()),
+            None if check.is_some() && !is_fresh => Start::AddedByReload,
+            Some(_) | None => Start::FirstEver,
+        };
+        health.insert(endpoint, Health::new(start, initial, now));
+    }
+    // Retired endpoints: as they were left.
+    for (socket, &before) in &adopted.health {
+        health
+            .entry(socket.address())
+            .or_insert_with(|| Health::new(Start::Adopted(before.into()), Initial::Up, now));
+    }
+    health
+}
+
+/// Now, in seconds since the epoch.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl From<probe::State> for state::Health {
+    fn from(state: probe::State) -> Self {
+        match state {
+            probe::State::Unknown => Self::Unknown,
+            probe::State::Up => Self::Up,
+            probe::State::Down => Self::Down,
+        }
+    }
+}
+
+impl From<state::Health> for probe::State {
+    fn from(health: state::Health) -> Self {
+        match health {
+            state::Health::Unknown => Self::Unknown,
+            state::Health::Up => Self::Up,
+            state::Health::Down => Self::Down,
+        }
+    }
+}
