@@ -25,6 +25,7 @@ use crate::{packet::Packet, pipeline::Outcome};
 
 /// The balancer: decides, counts, and returns the action.
 #[xdp]
+#[inline(always)]
 pub fn sip_lb(ctx: XdpContext) -> u32 {
     maps::record(|decision| *decision = Decision::default());
     let outcome = match pipeline::balance(Packet::new(&ctx)) {

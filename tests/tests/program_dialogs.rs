@@ -27,7 +27,7 @@ fn census(world: &World, epoch: u32) -> Census {
 }
 
 fn send(world: &mut World, message: &Message) -> (Verdict, SocketAddr) {
-    let run = world.from_client(client(10), vip(), &message.build());
+    let run = world.client_sends(client(10), vip(), &message.build());
     (run.verdict, run.destination())
 }
 
@@ -36,7 +36,7 @@ fn call(world: &mut World, call_id: &str) -> SocketAddr {
     let (verdict, backend) = send(world, &Message::invite(call_id));
     assert_eq!(verdict, Verdict::NewDialog);
     let answer = Message::response(200, Method::Invite, call_id).build();
-    assert_eq!(world.from_backend(backend, client(10), &answer).verdict, Verdict::Response);
+    assert_eq!(world.backend_sends(backend, client(10), &answer).verdict, Verdict::Response);
     backend
 }
 
@@ -55,10 +55,10 @@ fn a_call_is_unconfirmed_then_confirmed_then_ended() {
     let (_, backend) = send(&mut world, &Message::invite("life@x"));
     assert_eq!((census(&world, 0).unconfirmed, census(&world, 0).live()), (1, 1));
     let ringing = Message::response(180, Method::Invite, "life@x").build();
-    world.from_backend(backend, client(10), &ringing);
+    world.backend_sends(backend, client(10), &ringing);
     assert_eq!(census(&world, 0).unconfirmed, 1, "a 180 confirms nothing");
     let answer = Message::response(200, Method::Invite, "life@x").build();
-    world.from_backend(backend, client(10), &answer);
+    world.backend_sends(backend, client(10), &answer);
     assert_eq!((census(&world, 0).confirmed_invite, census(&world, 0).live()), (1, 1));
     let _hung_up = send(&mut world, &Message::request(Method::Bye, "life@x").to_tag("callee"));
     assert_eq!((census(&world, 0).ended, census(&world, 0).live()), (1, 1));
@@ -77,7 +77,7 @@ fn a_backend_that_hangs_up_ends_the_call() {
     let mut world = World::new(ONE_SERVICE);
     let backend = call(&mut world, "hangup@x");
     let bye = Message::request(Method::Bye, "hangup@x").to_tag("caller").build();
-    assert_eq!(world.from_backend(backend, client(10), &bye).verdict, Verdict::ServerRequest);
+    assert_eq!(world.backend_sends(backend, client(10), &bye).verdict, Verdict::ServerRequest);
     assert_eq!(census(&world, 0).ended, 1);
 }
 
@@ -142,7 +142,7 @@ fn a_request_from_a_backend_pins_its_call_id_to_it() {
         let id = format!("leg-{n}@gw3");
         let gw3 = world.address("gw3");
         elsewhere += u32::from(send(&mut world, &Message::request(Method::Register, &id)).1 != gw3);
-        let run = world.from_backend(gw3, client(9), &Message::invite(&id).build());
+        let run = world.backend_sends(gw3, client(9), &Message::invite(&id).build());
         assert_eq!(run.verdict, Verdict::ServerRequest);
         // The callee's answer, and later its BYE, come back to the backend that called.
         let answer = Message::response(200, Method::Invite, &id);
@@ -166,7 +166,7 @@ fn spirals_and_late_answers_move_nothing() {
         Message::response(200, Method::Invite, &id),
         Message::request(Method::Bye, &id).to_tag("x"),
     ] {
-        world.from_backend(gw1, client(9), &message.build());
+        world.backend_sends(gw1, client(9), &message.build());
         let update = Message::request(Method::Update, &id).to_tag("callee");
         assert_eq!(send(&mut world, &update), (Verdict::Dialog, gw3));
     }
@@ -175,7 +175,7 @@ fn spirals_and_late_answers_move_nothing() {
     let (verdict, now) = send(&mut world, &Message::invite(&id));
     assert_eq!(verdict, Verdict::Rehash);
     world.set_down(&[]);
-    world.from_backend(gw3, client(10), &Message::response(200, Method::Invite, &id).build());
+    world.backend_sends(gw3, client(10), &Message::response(200, Method::Invite, &id).build());
     assert_eq!(send(&mut world, &Message::invite(&id)), (Verdict::Dialog, now));
 }
 
@@ -186,10 +186,10 @@ fn a_backend_takes_over_the_call_of_a_dead_one_by_a_request_only() {
     call(&mut world, &id);
     let gw1 = world.address("gw1");
     world.set_down(&["gw3"]);
-    world.from_backend(gw1, client(10), &Message::response(200, Method::Invite, &id).build());
+    world.backend_sends(gw1, client(10), &Message::response(200, Method::Invite, &id).build());
     let moved = world.program.counters.events().unwrap().of(Event::DialogMoved);
     assert_eq!(moved, 0);
-    world.from_backend(gw1, client(10), &Message::invite(&id).to_tag("x").build());
+    world.backend_sends(gw1, client(10), &Message::invite(&id).to_tag("x").build());
     let update = Message::request(Method::Update, &id).to_tag("callee");
     assert_eq!(send(&mut world, &update), (Verdict::Dialog, gw1));
 }
@@ -202,7 +202,7 @@ fn entries_are_forgotten_after_the_lifetime_and_kept_by_refreshes() {
         .map(|n| format!("old-{n}@gw3"))
         .find(|id| send(&mut world, &Message::request(Method::Register, id)).1 != gw3)
         .unwrap();
-    world.from_backend(gw3, client(9), &Message::invite(&id).build());
+    world.backend_sends(gw3, client(9), &Message::invite(&id).build());
     let bye = Message::request(Method::Update, &id).to_tag("x");
     // 1 h is 15 epochs.
     for _ in 0..6 {
@@ -222,7 +222,7 @@ fn a_flood_of_new_call_ids_moves_no_established_call() {
     // Calls that backends began: only their entries say where they belong.
     let learned: Vec<String> = (0..400).map(|n| format!("learned-{n}@gw3")).collect();
     for id in &learned {
-        world.from_backend(gw3, client(9), &Message::invite(id).build());
+        world.backend_sends(gw3, client(9), &Message::invite(id).build());
         let _answered = send(&mut world, &Message::response(200, Method::Invite, id));
     }
     let placed: Vec<(String, SocketAddr)> = (0..400)
@@ -235,7 +235,7 @@ fn a_flood_of_new_call_ids_moves_no_established_call() {
     // dialogs.max is 4096: ten times its 8192 entries.
     for n in 0..81_920 {
         let message = Message::request(Method::Invite, &format!("flood-{n}@evil")).build();
-        world.from_client(client(66), vip(), &message);
+        world.client_sends(client(66), vip(), &message);
     }
     for id in &learned {
         let bye = Message::request(Method::Bye, id).to_tag("caller");
@@ -252,7 +252,7 @@ fn a_flood_of_new_call_ids_moves_no_established_call() {
 fn spread(world: &mut World, calls: u32) -> BTreeMap<String, u32> {
     let mut spread = BTreeMap::new();
     for n in 0..calls {
-        let run = world.from_client(
+        let run = world.client_sends(
             client(10),
             vip(),
             &Message::request(Method::Options, &format!("{n}-7f3a@10.20.30.40")).build(),

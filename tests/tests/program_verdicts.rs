@@ -267,7 +267,7 @@ fn ipv6_is_rewritten_in_both_directions() {
         assert_eq!(run.action, Action::Tx, "{name}");
         assert_forwarded(name, &packet, &run.frame(), run.destination());
         let back = Message::response(200, Method::Invite, "six@x").build();
-        let back = world.from_backend(run.destination(), client, &back);
+        let back = world.backend_sends(run.destination(), client, &back);
         assert_eq!(back.verdict, Verdict::Response, "{name}");
         assert_eq!(back.frame().source(), vip, "{name}");
         assert_eq!(back.frame().destination(), client, "{name}");
@@ -286,7 +286,7 @@ fn backend_messages_leave_as_from_the_vip_whatever_the_clients_port() {
         ("NULs that hold a pinhole open", vec![0; 4], Verdict::ServerOther),
     ];
     for (name, payload, verdict) in rows {
-        let run = world.from_backend(gw3, client, &payload);
+        let run = world.backend_sends(gw3, client, &payload);
         assert_eq!(run.verdict, verdict, "{name}");
         assert_eq!(run.action, Action::Tx, "{name}");
         let frame = run.frame();

@@ -227,12 +227,17 @@ impl World {
     }
 
     /// A message from a client to a VIP.
-    pub fn from_client(&mut self, client: SocketAddr, vip: SocketAddr, message: &[u8]) -> Run {
+    pub fn client_sends(&mut self, client: SocketAddr, vip: SocketAddr, message: &[u8]) -> Run {
         self.run(&Packet::udp(client, vip, message))
     }
 
     /// A message from a backend to a client.
-    pub fn from_backend(&mut self, backend: SocketAddr, client: SocketAddr, message: &[u8]) -> Run {
+    pub fn backend_sends(
+        &mut self,
+        backend: SocketAddr,
+        client: SocketAddr,
+        message: &[u8],
+    ) -> Run {
         let packet = Packet::udp(backend, client, message);
         self.run(&packet.macs(mac_of(backend.ip()), edge_mac(0)))
     }
