@@ -84,7 +84,7 @@ fn different(method: Method) -> Vec<Vec<u8>> {
                 message = message
                     .header(&format!("X-Header-{h}"), &"v".repeat(8 + (n * 31 + h * 17) % 50));
             }
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 message = message.call_id_last();
             }
             frame(&message.size(700 + (n * 37) % 200))
