@@ -25,7 +25,7 @@ pub const KERNEL_VARIABLE: &str = "SIP_LB_TEST_KERNEL";
 const VERSION: &str = "6.1.";
 
 /// How long boot and command may take together. A boot takes about 3 s.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What stands between the command's output and its exit status on the second serial line.
 const END: &str = "\n--- sip-lb guest ended with ";

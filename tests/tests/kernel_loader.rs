@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod pins;
+mod world;
 
 use std::{path::PathBuf, process::Command};
 
-use lb_common::{maps::Capacities, service::Listener, table};
-use lb_tests::qemu::{network_modules, run_in_kernel};
+use lb_common::{maps::Capacities, service::Listener, table, verdict::Verdict};
+use lb_tests::{
+    message::{Message, Method},
+    qemu::{network_modules, run_in_kernel},
+};
 use lb_userspace::{
     config::model::XdpMode,
     datapath::{
@@ -22,6 +26,7 @@ use lb_userspace::{
     maps::LbMaps as _,
 };
 use pins::Pins;
+use world::{ONE_SERVICE, World, client, vip};
 
 const LIMITS: Capacities = Capacities::new(16, 64, 64, 8, 1024);
 const LARGER: Capacities = Capacities::new(16, 64, 64, 8, 4096);
@@ -33,8 +38,9 @@ const MODULES: [&str; 1] = ["veth"];
 const IN_GUEST: &str = "SIP_LB_IN_GUEST";
 
 /// What the guest runs, by name.
-const CASES: [(&str, fn()); 3] = [
+const CASES: [(&str, fn()); 4] = [
     ("private", loads_and_runs_frames),
+    ("forwards", forwards_a_call_in_both_directions),
     ("pinned", is_pinned_attached_adopted_and_migrated),
     ("foreign", leaves_foreign_programs_and_forgets_vanished_interfaces),
 ];
@@ -64,8 +70,27 @@ fn the_program_lives_on_kernel_6_1_as_on_this_one() {
     for (name, _) in CASES {
         assert!(output.stdout.contains(&format!("guest: {name}: proven")), "{}", output.stdout);
     }
-    let figures = output.stdout.lines().find(|line| line.contains("verified")).unwrap();
-    println!("{figures}");
+    for line in output.stdout.lines().filter(|line| line.contains("verified")) {
+        println!("{line}");
+    }
+}
+
+/// An INVITE reaches a backend, the answer leaves as from the VIP, a BYE follows the dialog.
+fn forwards_a_call_in_both_directions() {
+    let mut world = World::new(ONE_SERVICE);
+    let invite = Message::invite("old@kernel").build();
+    let run = world.client_sends(client(10), vip(), &invite);
+    assert_eq!((run.verdict, run.action), (Verdict::NewDialog, Action::Tx));
+    let backend = run.destination();
+    assert_eq!(run.frame().payload(), invite);
+    let answer = Message::response(200, Method::Invite, "old@kernel").build();
+    let back = world.backend_sends(backend, client(10), &answer);
+    assert_eq!(back.verdict, Verdict::Response);
+    assert_eq!((back.frame().source(), back.frame().destination()), (vip(), client(10)));
+    let bye = Message::request(Method::Bye, "old@kernel").to_tag("callee").build();
+    let run = world.client_sends(client(10), vip(), &bye);
+    assert_eq!((run.verdict, run.destination()), (Verdict::Dialog, backend));
+    println!("forwards: {} verified instructions", world.program.stats.verified.unwrap_or(0));
 }
 
 fn run(program: &str, arguments: &[&str]) -> String {
