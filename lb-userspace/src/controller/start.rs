@@ -46,7 +46,10 @@ pub(super) fn refuse_restart_keys(old: &Config, new: &Config) -> Result<()> {
 pub(super) fn lost_after(config: &Config) -> u64 {
     match config.controller_lost {
         ControllerLost::Keep => 0,
-        ControllerLost::DetachAfter(duration) => Heart::jiffies(duration).unwrap_or(0),
+        ControllerLost::DetachAfter(duration) => Heart::jiffies(duration).unwrap_or_else(|cause| {
+            tracing::error!("controller_lost is not in force: {cause}");
+            0
+        }),
     }
 }
 
