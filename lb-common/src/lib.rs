@@ -26,4 +26,5 @@ pub mod service;
 pub mod sip;
 pub mod stats;
 pub mod table;
+pub mod transition;
 pub mod verdict;

@@ -54,7 +54,7 @@ events! {
     DialogCreated = "dialog-created",
     /// A dialog entry was confirmed by an answer or by the backend's own request.
     DialogConfirmed = "dialog-confirmed",
-    /// A BYE ended a dialog entry.
+    /// A dialog entry ended: by BYE, or by the answer to a request that stood alone.
     DialogEnded = "dialog-ended",
     /// A dialog entry was rewritten because its backend is down.
     DialogMoved = "dialog-moved",

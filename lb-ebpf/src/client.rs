@@ -6,6 +6,7 @@ use lb_common::{
     dialog::State,
     sip::{Code, Method},
     stats::Event,
+    transition,
     verdict::{Key, Verdict},
 };
 
@@ -58,8 +59,9 @@ fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
         return Ok((Verdict::NewDialog, target));
     }
     let pinned = Target::of(found.entry.binding())?;
-    let state = after(call.message, found.entry.state_bits());
-    if pinned.is_usable() {
+    let state = transition::by_client(call.message, call.cseq, found.entry.state_bits());
+    // A response is of use to nobody but who sent the request.
+    if pinned.is_usable() || !call.message.is_request() {
         maps::record(|decision| decision.key = Key::Dialog as u8);
         let pinned = at_listener(pinned, call.listener, owner)?;
         dialogs.update(found.way, found.entry, pinned.id, state);
@@ -68,13 +70,10 @@ fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
         }
         return Ok((Verdict::Dialog, pinned));
     }
-    // Its backend is down. A request moves the dialog, so that it does not flap back; a response
-    // moves nothing.
+    // Its backend is down. The dialog moves, so that it does not flap back.
     let target = usable(owner)?;
-    if call.message.is_request() {
-        count::event(Event::DialogMoved);
-        dialogs.update(found.way, found.entry, target.id, state);
-    }
+    count::event(Event::DialogMoved);
+    dialogs.update(found.way, found.entry, target.id, state);
     Ok((Verdict::Rehash, target))
 }
 
@@ -143,19 +142,6 @@ fn is_worth_an_entry(call: &Call, shared: u8) -> bool {
     stands_alone && (call.is_marked != 0 || shared != 0)
 }
 
-/// The entry's state after this message.
-#[inline(always)]
-fn after(message: Code, state: u64) -> u64 {
-    if message.is(Method::Bye) {
-        State::Ended.bits()
-    } else if message.is_success(200) && state == State::Unconfirmed.bits() {
-        // A client confirms a dialog that a server's request began; which kind is not asked for.
-        State::ConfirmedOther.bits()
-    } else {
-        state
-    }
-}
-
 /// Rewrites the destination and sends the packet.
 #[inline(always)]
 fn deliver(call: &Call, target: &Target, verdict: Verdict) -> Result<Outcome, Verdict> {
@@ -171,17 +157,32 @@ fn deliver(call: &Call, target: &Target, verdict: Verdict) -> Result<Outcome, Ve
     Ok(Outcome { verdict, exit })
 }
 
-/// If the client is itself a backend on the link of the chosen one, the reply would go straight
-/// back and bypass this host: the client then appears as its own service's VIP.
+/// What a backend sends to another service teaches its own one. If it is on the link of the chosen
+/// backend, the reply would go straight back and bypass this host: the client then appears as the
+/// VIP of its dialog, else of its own service.
 #[inline(always)]
 fn hairpin(call: &Call, target: &Target) -> Result<Option<&'static Socket>, Verdict> {
     if call.source == 0 {
         return Ok(None);
     }
     let client = maps::endpoint(call.source)?;
+    if client.state == endpoint::UNSET {
+        return Ok(None);
+    }
+    let primary = maps::binding(client.primary)?;
+    let mut listener = primary.listener;
+    if call.has_call_id != 0 {
+        // For the backend's own service this is a message that it sends out.
+        let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
+        let whose = Whose { service: primary.service, endpoint: call.source };
+        let found = dialogs.find(whose)?;
+        let pinned = server::note(call, &found, client)?;
+        if pinned != 0 {
+            listener = maps::binding(pinned)?.listener;
+        }
+    }
     let (a, b) = (&client.next_hop, &target.endpoint.next_hop);
-    if client.state == endpoint::UNSET
-        || a.on_link == 0
+    if a.on_link == 0
         || b.on_link == 0
         || a.ifindex != b.ifindex
         || a.vlans != b.vlans
@@ -189,14 +190,5 @@ fn hairpin(call: &Call, target: &Target) -> Result<Option<&'static Socket>, Verd
     {
         return Ok(None);
     }
-    let primary = maps::binding(client.primary)?;
-    let vip = &maps::listener(primary.listener)?.socket;
-    if call.has_call_id != 0 {
-        // For the backend's own service this is a message that it sends out.
-        let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
-        let whose = Whose { service: primary.service, endpoint: call.source };
-        let found = dialogs.find(whose)?;
-        server::note(call, &found, client, primary)?;
-    }
-    Ok(Some(vip))
+    Ok(Some(&maps::listener(listener)?.socket))
 }

@@ -94,7 +94,7 @@ impl Dialogs {
         if state != old.state_bits() {
             if state == State::Ended.bits() {
                 count::event(Event::DialogEnded);
-            } else if state >= State::ConfirmedInvite.bits() {
+            } else if state >= State::ConfirmedInvite.bits() && !old.is_confirmed() {
                 count::event(Event::DialogConfirmed);
             }
         }

@@ -72,8 +72,8 @@ pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
         decision.listener = listener;
         decision.endpoint = source;
     });
-    if listener == 0 {
-        server::check(packet, &datagram, source)?;
+    if source != 0 {
+        server::check(packet, &datagram, listener, source)?;
     }
     if datagram.is_fragment != 0 {
         return Err(Verdict::Fragment);
@@ -179,7 +179,7 @@ fn needed(call: &Call) -> u32 {
     let from_backend = call.source != 0;
     if message.forms_dialog() || (from_backend && message.is_request()) {
         need::CALL_ID | need::TO
-    } else if from_backend && message.is_success(101) {
+    } else if message.is_success(200) || (from_backend && message.is_success(101)) {
         need::CALL_ID | need::CSEQ
     } else {
         need::CALL_ID
@@ -194,7 +194,7 @@ fn read_on(call: &mut Call) -> Result<(), Verdict> {
         if call.headers.to != 0 && (unknown || call.source != 0) {
             call.in_dialog = to_tag(call.packet.context(), call.payload.pack(call.headers.to));
         }
-    } else if call.headers.cseq != 0 && call.source != 0 {
+    } else if call.headers.cseq != 0 && (call.source != 0 || call.found.exists()) {
         call.cseq = cseq(call.packet.context(), call.payload.pack(call.headers.cseq));
     }
     call.in_dialog = call.packet.forget(call.in_dialog);

@@ -1,10 +1,9 @@
 //! Backend side: a packet from a backend leaves as from its VIP.
 
 use lb_common::{
-    backend::{Binding, Endpoint, NextHop},
-    dialog::State,
-    sip::Method,
+    backend::{Endpoint, NextHop},
     stats::Event,
+    transition,
     verdict::{Key, Verdict},
 };
 
@@ -20,16 +19,24 @@ use crate::{
     service,
 };
 
-/// Does a packet from a backend's address leave for a client? If not, it is left alone, or dropped
-/// if it cannot have come from the backend.
+/// Has a packet with a backend's address come from the backend, and does it leave for a client or,
+/// by a VIP, for another backend? If not, it is dropped, or left alone.
 #[inline(always)]
-pub fn check(packet: Packet, datagram: &Datagram, source: u16) -> Result<(), Verdict> {
+pub fn check(
+    packet: Packet,
+    datagram: &Datagram,
+    listener: u16,
+    source: u16,
+) -> Result<(), Verdict> {
     let endpoint = maps::endpoint(source)?;
     let to = datagram.destination(packet)?.addr;
     if !to.is_unicast() {
         return Err(Verdict::NotUnicast);
     }
     service::check_origin(packet, datagram, endpoint)?;
+    if listener != 0 {
+        return Ok(());
+    }
     if service::is_host(to) {
         return Err(Verdict::ToThisHost);
     }
@@ -48,11 +55,10 @@ pub fn check(packet: Packet, datagram: &Datagram, source: u16) -> Result<(), Ver
 #[inline(always)]
 pub fn reply(call: &Call) -> Result<Outcome, Verdict> {
     let endpoint = maps::endpoint(call.source)?;
-    let primary = maps::binding(endpoint.primary)?;
     let mut id = endpoint.primary;
-    let mut listener = primary.listener;
+    let mut listener = maps::binding(id)?.listener;
     if call.has_call_id != 0 {
-        let pinned = note(call, &call.found, endpoint, primary)?;
+        let pinned = note(call, &call.found, endpoint)?;
         if pinned != 0 {
             maps::record(|decision| decision.key = Key::Dialog as u8);
             id = pinned;
@@ -106,77 +112,35 @@ fn count_reply(call: &Call, id: u16) {
 /// Learns from a backend's message; returns the binding of the dialog's entry if it is the
 /// backend's own, else 0.
 #[inline(always)]
-pub fn note(
-    call: &Call,
-    found: &Found,
-    endpoint: &Endpoint,
-    primary: &Binding,
-) -> Result<u16, Verdict> {
+pub fn note(call: &Call, found: &Found, endpoint: &Endpoint) -> Result<u16, Verdict> {
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
-    let state = found.entry.state_bits();
-    let next = next_state(call, found);
-    let owner = {
-        let listener = maps::listener(primary.listener)?;
-        let owner = select::owner(listener, call.hash)?;
-        if owner == 0 { 0 } else { maps::binding(owner)?.endpoint }
-    };
-    if found.exists() && found.is_own != 0 {
-        let id = found.entry.binding();
-        let new = if next == 0 { state } else { next };
-        dialogs.update(found.way, found.entry, id, new);
-        dialogs.mark(maps::binding(id)?, owner);
-        return Ok(id);
-    }
-    let new = next;
+    let is_own = found.exists() && found.is_own != 0;
+    let state = if is_own { found.entry.state_bits() } else { 0 };
+    let new = transition::by_backend(call.message, call.cseq, call.in_dialog, state);
     if new == 0 {
         return Ok(0);
     }
-    if found.exists() {
+    // The entry may be that of another service that has the endpoint too: its slots count.
+    let id = if is_own { found.entry.binding() } else { endpoint.primary };
+    let id = call.packet.forget_word(id.into()) as u16;
+    let binding = maps::binding(id)?;
+    let owner = {
+        let owner = select::owner(maps::listener(binding.listener)?, call.hash)?;
+        if owner == 0 { 0 } else { maps::binding(owner)?.endpoint }
+    };
+    if is_own {
+        dialogs.update(found.way, found.entry, id, new);
+    } else if found.exists() {
         // Another backend of the service has the dialog. Only a request takes it over, and only
         // from one that is down: neither a spiral nor a late answer moves a call.
         if !call.message.is_request() || Target::of(found.entry.binding())?.is_usable() {
             return Ok(0);
         }
         count::event(Event::DialogMoved);
-        dialogs.update(found.way, found.entry, endpoint.primary, new);
+        dialogs.update(found.way, found.entry, id, new);
     } else {
-        dialogs.insert(endpoint.primary, new);
+        dialogs.insert(id, new);
     }
-    dialogs.mark(primary, owner);
-    Ok(endpoint.primary)
-}
-
-/// The state (as [`State::bits`]) that the entry should have after this message; 0 = the message
-/// makes no entry.
-#[inline(always)]
-fn next_state(call: &Call, found: &Found) -> u64 {
-    let own = found.is_own != 0;
-    let state = found.entry.state_bits();
-    let unconfirmed = State::Unconfirmed.bits();
-    let message = call.message;
-    if message.is(Method::Bye) {
-        return if own { State::Ended.bits() } else { 0 };
-    }
-    if message.is_request() && !message.is(Method::Ack) {
-        if !own {
-            return unconfirmed;
-        }
-        // Inside a dialog the backend's own request proves that the dialog stands.
-        let proven = state == unconfirmed && call.in_dialog != 0;
-        return if proven { State::ConfirmedOther.bits() } else { state };
-    }
-    if message.is_success(101) {
-        if own && (state != unconfirmed || !message.is_success(200)) {
-            return state;
-        }
-        let confirmed = if call.cseq == Method::Invite as u32 {
-            State::ConfirmedInvite.bits()
-        } else if call.cseq == Method::Subscribe as u32 {
-            State::ConfirmedOther.bits()
-        } else {
-            return 0;
-        };
-        return if message.is_success(200) { confirmed } else { unconfirmed };
-    }
-    0
+    dialogs.mark(binding, owner);
+    Ok(id)
 }

@@ -547,5 +547,6 @@ const MOST_VERIFIED: u32 = 350_000;
 fn the_program_stays_within_its_budget() {
     let world = World::new(ONE_SERVICE);
     let verified = world.program.stats.verified.unwrap();
+    println!("{verified} verified instructions");
     assert!(verified <= MOST_VERIFIED, "{verified} verified instructions");
 }
