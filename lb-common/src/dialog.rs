@@ -5,7 +5,10 @@
 //! and the controller's sweep never see half an entry; two CPUs that write one line at once may
 //! lose one of the two entries, never mix them.
 //!
-//! Entry: tag 38 | binding 16 | age 7 (epoch of the last refresh) | state 3. 0 = empty.
+//! Entry: tag 38 | binding 16 | age 7 (epoch of the last refresh) | elsewhere 1 | state 2. 0 = empty.
+//! *Elsewhere* says that the slot names another endpoint than the entry, as of the entry's last
+//! store: then the entry alone knows where the dialog belongs. An ended entry has state 0 and the
+//! bit set.
 
 use crate::clock;
 
@@ -15,7 +18,9 @@ pub const WAYS: usize = 8;
 /// One line.
 pub type Line = [u64; WAYS];
 
+/// State and the bit for elsewhere.
 const STATE_BITS: u32 = 3;
+const ELSEWHERE_SHIFT: u32 = 2;
 const AGE_BITS: u32 = 7;
 const BINDING_SHIFT: u32 = STATE_BITS + AGE_BITS;
 /// Position of the tag in an entry and in a hash.
@@ -41,17 +46,24 @@ impl State {
     pub const fn bits(self) -> u64 {
         match self {
             Self::Unconfirmed => 1,
-            Self::Ended => 2,
-            Self::ConfirmedInvite => 3,
-            Self::ConfirmedOther => 4,
+            Self::ConfirmedInvite => 2,
+            Self::ConfirmedOther => 3,
+            Self::Ended => 4,
         }
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn is_confirmed(self) -> bool {
-        self.bits() >= 3
+        is_confirmed(self.bits())
     }
+}
+
+/// As [`State::is_confirmed`], of a state's bits.
+#[inline(always)]
+#[must_use]
+pub const fn is_confirmed(state: u64) -> bool {
+    state & 2 != 0
 }
 
 /// A decoded entry.
@@ -63,26 +75,42 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn new(hash: u64, binding: u16, epoch: u32, state: State) -> Self {
-        Self::with_bits(hash, binding, epoch, state.bits())
+        Self::with_bits(hash, binding, epoch, state.bits(), 0)
     }
 
-    /// As [`Entry::new`], with the state as [`State::bits`] gives it.
+    /// As [`Entry::new`], with the state as [`State::bits`] gives it; `elsewhere` is 1 if the slot
+    /// names another endpoint, else 0.
     #[inline(always)]
     #[must_use]
-    pub const fn with_bits(hash: u64, binding: u16, epoch: u32, state: u64) -> Self {
+    pub const fn with_bits(
+        hash: u64,
+        binding: u16,
+        epoch: u32,
+        state: u64,
+        elsewhere: u64,
+    ) -> Self {
         Self(
             (hash >> TAG_SHIFT << TAG_SHIFT)
                 | (binding as u64) << BINDING_SHIFT
                 | ((epoch % clock::EPOCHS) as u64) << STATE_BITS
+                | elsewhere << ELSEWHERE_SHIFT
                 | state,
         )
     }
 
-    /// The state as [`State::bits`] gives it.
+    /// The state as [`State::bits`] gives it, 0 in an empty entry.
     #[inline(always)]
     #[must_use]
     pub const fn state_bits(self) -> u64 {
-        self.0 & ((1 << STATE_BITS) - 1)
+        let code = self.0 & ((1 << STATE_BITS) - 1);
+        if code == State::Ended.bits() { code } else { code & 3 }
+    }
+
+    /// True if only the entry knows where the dialog belongs: its slot names another endpoint.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_elsewhere(self) -> bool {
+        self.0 >> ELSEWHERE_SHIFT & 1 != 0 && !self.is_ended()
     }
 
     /// True if the entry bears the tag of `hash` (an empty one never does: its state is 0).
@@ -107,11 +135,11 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn state(self) -> Option<State> {
-        match self.0 & ((1 << STATE_BITS) - 1) {
+        match self.state_bits() {
             1 => Some(State::Unconfirmed),
-            2 => Some(State::Ended),
-            3 => Some(State::ConfirmedInvite),
-            4 => Some(State::ConfirmedOther),
+            2 => Some(State::ConfirmedInvite),
+            3 => Some(State::ConfirmedOther),
+            4 => Some(State::Ended),
             _ => None,
         }
     }
@@ -119,13 +147,13 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn is_confirmed(self) -> bool {
-        self.0 & ((1 << STATE_BITS) - 1) >= 3
+        is_confirmed(self.0)
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn is_ended(self) -> bool {
-        self.0 & ((1 << STATE_BITS) - 1) == 2
+        self.0 & ((1 << STATE_BITS) - 1) == State::Ended.bits()
     }
 
     /// True once `lifetime` epochs have passed since the last refresh.
@@ -146,8 +174,9 @@ pub const fn line(hash: u64, mask: u32) -> u32 {
     hash as u32 & 0x00ff_ffff & mask
 }
 
-/// How willingly an entry is given up, most willing first: empty, expired, ended, unconfirmed
-/// (older ones first), confirmed (older ones first). Comparable across a line.
+/// How willingly an entry is given up, most willing first: empty, expired, ended, unconfirmed,
+/// unconfirmed elsewhere, confirmed, confirmed elsewhere (of each older ones first). Comparable
+/// across a line.
 #[inline(always)]
 #[must_use]
 pub const fn reluctance(entry: u64, now: u32, lifetime: u32) -> u32 {
@@ -163,14 +192,29 @@ pub const fn reluctance(entry: u64, now: u32, lifetime: u32) -> u32 {
     if entry.is_ended() {
         return 2;
     }
-    let base = if entry.is_confirmed() { CONFIRMED } else { UNCONFIRMED };
-    base + clock::EPOCHS - age
+    rank(entry.0, entry.0 >> ELSEWHERE_SHIFT & 1) + clock::EPOCHS - age
 }
 
+/// Least [`reluctance`] of a live entry that is not ended.
+#[inline(always)]
+const fn rank(state: u64, elsewhere: u64) -> u32 {
+    UNCONFIRMED + ((state as u32 & 2) + elsewhere as u32) * RANK
+}
+
+/// The [`reluctance`] from which on an entry does not make room for a newcomer: those whose loss
+/// does more harm stay. A client can begin as many dialogs as it likes; where the slots place them
+/// anyhow, they push out none that only its entry can find.
+#[inline(always)]
+#[must_use]
+pub const fn limit(state: u64, elsewhere: u64) -> u32 {
+    rank(state, elsewhere) + RANK
+}
+
+const RANK: u32 = 0x100;
 /// Least [`reluctance`] of a live unconfirmed entry.
 pub const UNCONFIRMED: u32 = 0x100;
 /// Least [`reluctance`] of a live confirmed entry; only a confirmed newcomer takes its place.
-pub const CONFIRMED: u32 = 0x200;
+pub const CONFIRMED: u32 = UNCONFIRMED + 2 * RANK;
 
 #[cfg(test)]
 mod tests {
@@ -198,6 +242,14 @@ mod tests {
             prop_assert_eq!(entry.epoch(), epoch);
             prop_assert_eq!(entry.state(), Some(state));
             prop_assert_eq!(entry.is_confirmed(), state.is_confirmed());
+            prop_assert_eq!(entry.is_ended(), state == State::Ended);
+            prop_assert!(!entry.is_elsewhere());
+            let elsewhere = Entry::with_bits(hash, binding, epoch, state.bits(), 1);
+            prop_assert_eq!(elsewhere.state(), Some(state));
+            prop_assert_eq!(elsewhere.state_bits(), state.bits());
+            prop_assert_eq!(elsewhere.is_confirmed(), state.is_confirmed());
+            prop_assert_eq!(elsewhere.is_ended(), state == State::Ended);
+            prop_assert_eq!(elsewhere.is_elsewhere(), state != State::Ended);
         }
     }
 
@@ -222,18 +274,45 @@ mod tests {
     fn victims_are_taken_in_order() {
         let (now, lifetime) = (100, 42);
         let entry = |age: u32, state| Entry::new(7 << 30, 1, now - age, state).0;
+        let elsewhere =
+            |age: u32, state: State| Entry::with_bits(7 << 30, 1, now - age, state.bits(), 1).0;
         let order = [
             0,
-            entry(43, State::ConfirmedInvite),
-            entry(0, State::Ended),
-            entry(40, State::Unconfirmed),
-            entry(1, State::Unconfirmed),
+            elsewhere(43, State::ConfirmedInvite),
+            elsewhere(0, State::Ended),
+            entry(42, State::Unconfirmed),
+            entry(0, State::Unconfirmed),
+            elsewhere(42, State::Unconfirmed),
+            elsewhere(0, State::Unconfirmed),
             entry(42, State::ConfirmedOther),
             entry(0, State::ConfirmedInvite),
+            elsewhere(42, State::ConfirmedInvite),
+            elsewhere(0, State::ConfirmedOther),
         ];
         let ranks: Vec<_> = order.iter().map(|&e| reluctance(e, now, lifetime)).collect();
         assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
-        assert!(ranks[4] >= UNCONFIRMED && ranks[4] < CONFIRMED);
-        assert!(ranks[5] >= CONFIRMED);
+        assert!(ranks[3] >= UNCONFIRMED && ranks[6] < CONFIRMED);
+        assert!(ranks[7] >= CONFIRMED);
+        assert_eq!(entry(0, State::Ended), elsewhere(0, State::Ended));
+    }
+
+    #[test]
+    fn a_newcomer_takes_the_place_of_what_is_missed_no_more_than_itself() {
+        let (now, lifetime) = (100, 42);
+        let kinds = [State::Unconfirmed, State::ConfirmedInvite, State::ConfirmedOther]
+            .into_iter()
+            .flat_map(|state| [(state, 0), (state, 1)]);
+        for (newcomer, new_elsewhere) in kinds.clone() {
+            for (held, elsewhere) in kinds.clone() {
+                let harm = |state: State, elsewhere| (state.is_confirmed(), elsewhere);
+                let stays = harm(held, elsewhere) > harm(newcomer, new_elsewhere);
+                for age in [0, 42] {
+                    let entry = Entry::with_bits(1 << 50, 1, now - age, held.bits(), elsewhere).0;
+                    let refused =
+                        reluctance(entry, now, lifetime) >= limit(newcomer.bits(), new_elsewhere);
+                    assert_eq!(refused, stays, "{newcomer:?} {new_elsewhere} {held:?} {elsewhere}");
+                }
+            }
+        }
     }
 }

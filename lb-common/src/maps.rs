@@ -193,7 +193,7 @@ impl Capacities {
 pub const LAYOUT: u64 = {
     let sizes = [
         // Raised when the meaning of a field changes but no size does.
-        1,
+        2,
         size_of::<Listener>(),
         size_of::<Interface>(),
         size_of::<Name>(),

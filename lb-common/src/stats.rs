@@ -60,9 +60,9 @@ events! {
     DialogMoved = "dialog-moved",
     /// A live unconfirmed entry was replaced by a newer one: the table is small for this traffic.
     DialogEvicted = "dialog-evicted",
-    /// A confirmed entry was replaced by another confirmed one: calls may be torn from their backend.
+    /// A confirmed entry was replaced by another confirmed one: the table is small for this traffic.
     DialogEvictedConfirmed = "dialog-evicted-confirmed",
-    /// No entry could be written because the line holds confirmed dialogs only.
+    /// No entry could be written because the line is full of dialogs that matter more.
     DialogLineFull = "dialog-line-full",
     /// A message without a Call-ID was placed by its source address.
     NoCallId = "no-call-id",

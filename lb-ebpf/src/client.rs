@@ -55,7 +55,7 @@ fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
         if !is_worth_an_entry(call, target.endpoint.shared) {
             return Ok((Verdict::Hash, target));
         }
-        dialogs.insert(target.id, State::Unconfirmed.bits());
+        dialogs.insert(target.id, State::Unconfirmed.bits(), 0);
         return Ok((Verdict::NewDialog, target));
     }
     let pinned = Target::of(found.entry.binding())?;
@@ -64,16 +64,18 @@ fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
     if pinned.is_usable() || !call.message.is_request() {
         maps::record(|decision| decision.key = Key::Dialog as u8);
         let pinned = at_listener(pinned, call.listener, owner)?;
-        dialogs.update(found.way, found.entry, pinned.id, state);
-        if owner != pinned.id {
-            dialogs.mark(pinned.binding, endpoint_of(owner)?);
+        let elsewhere = owner != pinned.id && pinned.binding.endpoint != endpoint_of(owner)?;
+        let bit = call.packet.forget(elsewhere.into());
+        dialogs.update(found.way, found.entry, pinned.id, state, bit.into());
+        if call.packet.forget(bit) != 0 {
+            dialogs.mark(pinned.binding.service);
         }
         return Ok((Verdict::Dialog, pinned));
     }
     // Its backend is down. The dialog moves, so that it does not flap back.
     let target = usable(owner)?;
     count::event(Event::DialogMoved);
-    dialogs.update(found.way, found.entry, target.id, state);
+    dialogs.update(found.way, found.entry, target.id, state, 0);
     Ok((Verdict::Rehash, target))
 }
 

@@ -1,7 +1,6 @@
 //! Reading and writing the dialog table. One line, single stores; see `lb_common::dialog`.
 
 use lb_common::{
-    backend::Binding,
     dialog::{self, Entry, State, WAYS},
     hash,
     stats::Event,
@@ -84,25 +83,27 @@ impl Dialogs {
         Ok(found)
     }
 
-    /// Replaces the entry in `way`, unless that would change nothing.
+    /// Replaces the entry in `way`, unless that would change nothing. `elsewhere` is 1 if the slot
+    /// names another endpoint than `binding`, else 0.
     #[inline(always)]
-    pub fn update(&self, way: u32, old: Entry, binding: u16, state: u64) {
-        let entry = Entry::with_bits(self.hash, binding, self.now.epoch, state);
+    pub fn update(&self, way: u32, old: Entry, binding: u16, state: u64, elsewhere: u64) {
+        let entry = Entry::with_bits(self.hash, binding, self.now.epoch, state, elsewhere);
         if entry != old {
             self.line.store(way, entry.0);
         }
         if state != old.state_bits() {
             if state == State::Ended.bits() {
                 count::event(Event::DialogEnded);
-            } else if state >= State::ConfirmedInvite.bits() && !old.is_confirmed() {
+            } else if dialog::is_confirmed(state) && !old.is_confirmed() {
                 count::event(Event::DialogConfirmed);
             }
         }
     }
 
-    /// Adds an entry in the place of the one that is missed least.
+    /// Adds an entry in the place of the one that is missed least; `elsewhere` as in
+    /// [`Self::update`].
     #[inline(always)]
-    pub fn insert(&self, binding: u16, state: u64) {
+    pub fn insert(&self, binding: u16, state: u64, elsewhere: u64) {
         let mut victim = 0;
         let mut least = self.packet.forget(NEVER);
         for way in 0..WAYS as u32 {
@@ -113,26 +114,25 @@ impl Dialogs {
                 victim = self.packet.forget(way);
             }
         }
+        if least >= dialog::limit(state, elsewhere) {
+            count::event(Event::DialogLineFull);
+            return;
+        }
         if least >= dialog::CONFIRMED {
-            if state < State::ConfirmedInvite.bits() {
-                count::event(Event::DialogLineFull);
-                return;
-            }
             count::event(Event::DialogEvictedConfirmed);
         } else if least >= dialog::UNCONFIRMED {
             count::event(Event::DialogEvicted);
         }
         count::event(Event::DialogCreated);
-        self.line.store(victim, Entry::with_bits(self.hash, binding, self.now.epoch, state).0);
+        let entry = Entry::with_bits(self.hash, binding, self.now.epoch, state, elsewhere);
+        self.line.store(victim, entry.0);
     }
 
-    /// Marks the slot if an entry was stored whose endpoint is not the one that the slot would
-    /// choose: requests on marked slots look the table up.
+    /// Marks the slot: an entry was stored whose endpoint is not the one that the slot would choose.
+    /// Requests on marked slots look the table up.
     #[inline(always)]
-    pub fn mark(&self, binding: &Binding, owner_endpoint: u16) {
-        if binding.endpoint != owner_endpoint {
-            maps::touch(binding.service, hash::slot(self.hash), self.now.epoch);
-        }
+    pub fn mark(&self, service: u16) {
+        maps::touch(service, hash::slot(self.hash), self.now.epoch);
     }
 
     /// True if an entry may say something else than the slot.

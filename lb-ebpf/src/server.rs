@@ -128,8 +128,9 @@ pub fn note(call: &Call, found: &Found, endpoint: &Endpoint) -> Result<u16, Verd
         let owner = select::owner(maps::listener(binding.listener)?, call.hash)?;
         if owner == 0 { 0 } else { maps::binding(owner)?.endpoint }
     };
+    let elsewhere = call.packet.forget((binding.endpoint != owner).into());
     if is_own {
-        dialogs.update(found.way, found.entry, id, new);
+        dialogs.update(found.way, found.entry, id, new, elsewhere.into());
     } else if found.exists() {
         // Another backend of the service has the dialog. Only a request takes it over, and only
         // from one that is down: neither a spiral nor a late answer moves a call.
@@ -137,10 +138,12 @@ pub fn note(call: &Call, found: &Found, endpoint: &Endpoint) -> Result<u16, Verd
             return Ok(0);
         }
         count::event(Event::DialogMoved);
-        dialogs.update(found.way, found.entry, id, new);
+        dialogs.update(found.way, found.entry, id, new, elsewhere.into());
     } else {
-        dialogs.insert(id, new);
+        dialogs.insert(id, new, elsewhere.into());
     }
-    dialogs.mark(binding, owner);
+    if call.packet.forget(elsewhere) != 0 {
+        dialogs.mark(binding.service);
+    }
     Ok(id)
 }

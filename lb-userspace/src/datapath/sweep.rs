@@ -242,7 +242,7 @@ mod tests {
         let table = table(&[&[
             entry(2, 1, 44, State::ConfirmedInvite),
             live,
-            entry(3, 1, 0, State::Ended) | 7,
+            entry(3, 1, 0, State::Ended) & !7,
         ]]);
         let census = sweep(&table);
         assert_eq!((census.expired, census.invalid, census.live()), (1, 1, 1));
