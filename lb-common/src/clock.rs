@@ -18,7 +18,8 @@ pub struct Clock {
     pub seconds: u64,
     /// Dialog lifetime in epochs, 1…56.
     pub lifetime: u32,
-    pub pad: u32,
+    /// Jiffies a second; 0 = not known, then no rate is limited.
+    pub hz: u32,
 }
 const _: () = assert!(size_of::<Clock>() == 32);
 
@@ -27,7 +28,13 @@ impl Clock {
     #[must_use]
     pub const fn new(base: u64, hz: u64, lifetime: u32) -> Self {
         let per_epoch = hz * EPOCH_SECONDS as u64;
-        Self { base, rate: ((1 << 36) + per_epoch / 2) / per_epoch, seconds: 0, lifetime, pad: 0 }
+        Self {
+            base,
+            rate: ((1 << 36) + per_epoch / 2) / per_epoch,
+            seconds: 0,
+            lifetime,
+            hz: hz as u32,
+        }
     }
 
     /// The epoch at `jiffies`.

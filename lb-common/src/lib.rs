@@ -21,9 +21,10 @@ pub mod hash;
 pub mod index;
 pub mod maps;
 #[cfg(feature = "user")]
-mod pod;
+pub mod pod;
 pub mod service;
 pub mod sip;
+pub mod slow;
 pub mod stats;
 pub mod table;
 pub mod transition;

@@ -7,6 +7,7 @@ use crate::{
     hash::HashKey,
     index::{self, Slot},
     service::{Interface, Listener, Name},
+    slow::{Desk, Record},
     stats::BindingStats,
     table::{self, MemberOrder},
     verdict::Decision,
@@ -54,6 +55,8 @@ pub mod name {
     pub const EVENTS: &str = "EVENTS";
     pub const BINDING_STATS: &str = "BINDING_STATS";
     pub const DECISION: &str = "DECISION";
+    pub const SLOW_PATH: &str = "SLOW_PATH";
+    pub const DESK: &str = "DESK";
 
     /// All of the above.
     pub const ALL: &[&str] = &[
@@ -82,6 +85,8 @@ pub mod name {
         EVENTS,
         BINDING_STATS,
         DECISION,
+        SLOW_PATH,
+        DESK,
     ];
 }
 
@@ -208,6 +213,8 @@ pub const LAYOUT: u64 = {
         size_of::<dialog::Line>(),
         size_of::<BindingStats>(),
         size_of::<Decision>(),
+        size_of::<Record>(),
+        size_of::<Desk>(),
         crate::verdict::VERDICTS,
         crate::stats::EVENTS,
         name::ALL.len(),

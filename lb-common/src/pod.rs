@@ -8,6 +8,7 @@ use crate::{
     index::Slot,
     maps::Settings,
     service::{Interface, Listener, Name},
+    slow::{Desk, Record},
     stats::BindingStats,
     table::MemberOrder,
     verdict::Decision,
@@ -37,4 +38,22 @@ pod!(
     Route,
     Settings,
     Slot,
+    Desk,
+    Record,
 );
+
+/// The value that `bytes` begin with, and the rest; `None` if there are too few.
+#[must_use]
+pub fn split<T: Pod>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
+    // SAFETY: as many bytes as the value has, any of which are valid for it; they are copied
+    // without regard to alignment.
+    Some((unsafe { head.as_ptr().cast::<T>().read_unaligned() }, rest))
+}
+
+/// The bytes of a value.
+#[must_use]
+pub fn bytes<T: Pod>(value: &T) -> &[u8] {
+    // SAFETY: all bytes of the value are initialised, and they live as long as it does.
+    unsafe { core::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
+}

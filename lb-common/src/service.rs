@@ -23,9 +23,19 @@ pub struct Listener {
     /// First entry and number of entries of the method and domain rules; 0 = none.
     pub first_rule: u16,
     pub rules: u16,
-    pub pad: [u8; 32],
+    /// What happens to requests while no backend is usable; see [`all_down`].
+    pub all_down: u8,
+    pub pad: [u8; 31],
 }
 const _: () = assert!(size_of::<Listener>() == 64);
+
+/// Values of [`Listener::all_down`].
+pub mod all_down {
+    /// The controller answers 503.
+    pub const REJECT: u8 = 0;
+    /// They are dropped.
+    pub const DROP: u8 = 1;
+}
 
 /// Values of [`Listener::balance`].
 pub mod balance {

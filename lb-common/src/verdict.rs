@@ -12,6 +12,10 @@ pub enum Kind {
     /// To the host's own network stack.
     Pass,
     Drop,
+    /// Handed to the controller.
+    SlowPath,
+    /// Answered here, in the name of the VIP.
+    Answer,
 }
 
 impl Kind {
@@ -22,6 +26,8 @@ impl Kind {
             Self::Reply => "reply",
             Self::Pass => "pass",
             Self::Drop => "drop",
+            Self::SlowPath => "slow-path",
+            Self::Answer => "answer",
         }
     }
 }
@@ -110,8 +116,17 @@ verdicts! {
     /// From a backend, not SIP (keepalives that hold pinholes open).
     ServerOther = "server-other", Reply;
 
-    /// No usable backend in any tier.
-    NoBackend = "no-backend", Drop;
+    /// A request for which no backend is usable in any tier: the controller answers it 503.
+    NoBackend = "no-backend", SlowPath;
+
+    /// No backend is usable, and nothing is to be answered: an ACK, a response, no SIP.
+    NotAnswered = "not-answered", Drop;
+    /// More packets for the controller than it is given in a second.
+    SlowPathLimit = "slow-path-limit", Drop;
+    /// For the controller, which has given no sign of life for five seconds.
+    SlowPathOff = "slow-path-off", Drop;
+    /// For the controller, which has no room for it.
+    SlowPathFull = "slow-path-full", Drop;
     /// A fragment to a VIP.
     Fragment = "fragment", Drop;
     /// A UDP header to or from one of ours whose length contradicts the packet.

@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Call, Outcome},
     rewrite::nat::{self, Side},
     select::Target,
-    server,
+    server, slow,
 };
 
 /// Chooses the backend, remembers the choice where that is due, and sends the packet there.
@@ -27,7 +27,10 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
     if listener.service == 0 {
         return Err(Verdict::MissingListener);
     }
-    let (verdict, target) = choose(call, call.owner)?;
+    let (verdict, target) = match choose(call, call.owner) {
+        Err(Verdict::NoBackend) => return Err(slow::no_backend(call)),
+        chosen => chosen?,
+    };
     maps::record(|decision| {
         decision.binding = target.id;
         decision.endpoint = target.binding.endpoint;

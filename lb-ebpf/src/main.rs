@@ -17,6 +17,7 @@ mod rewrite;
 mod select;
 mod server;
 mod service;
+mod slow;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::verdict::{Decision, Exit, Kind};
@@ -33,7 +34,9 @@ pub fn sip_lb(ctx: XdpContext) -> u32 {
         Err(verdict) => {
             let exit = match verdict.kind() {
                 Kind::Pass => Exit::Pass,
-                Kind::Forward | Kind::Reply | Kind::Drop => Exit::Drop,
+                Kind::Forward | Kind::Reply | Kind::Drop | Kind::SlowPath | Kind::Answer => {
+                    Exit::Drop
+                }
             };
             Outcome { verdict, exit }
         }

@@ -5,9 +5,10 @@
 //! the configuration.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_CURRENT_CPU, BPF_F_MMAPABLE, xdp_md},
+    helpers::generated::bpf_perf_event_output,
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::{Array, PerCpuArray, PerfEventByteArray},
 };
 use lb_common::{
     backend::{Binding, Endpoint, ROUTES as MAX_ROUTES, Route},
@@ -16,6 +17,7 @@ use lb_common::{
     index::Slot,
     maps::{PortSet, Settings},
     service::{INTERFACES as MAX_INTERFACES, Interface, Listener, Name},
+    slow::{Desk, Record},
     stats::{BindingStats, EVENTS as EVENT_COUNT},
     table::{Choice, MEMBERS as MAX_MEMBERS, MemberOrder, Members, SLOTS, Table},
     verdict::{Decision, VERDICTS as VERDICT_COUNT, Verdict},
@@ -63,6 +65,10 @@ static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_COUNT as u
 static BINDING_STATS: PerCpuArray<BindingStats> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static DECISION: Array<Decision> = Array::with_max_entries(1, 0);
+#[map]
+static SLOW_PATH: PerfEventByteArray = PerfEventByteArray::new(0);
+#[map]
+static DESK: PerCpuArray<Desk> = PerCpuArray::with_max_entries(1, 0);
 
 // Read by the controller only: what a restarted one rebuilds its ids from.
 #[map]
@@ -277,6 +283,34 @@ pub fn event_counter(index: u32) -> Option<*mut u64> {
 #[inline(always)]
 pub fn binding_stats(id: u16) -> Option<*mut BindingStats> {
     BINDING_STATS.get_ptr_mut(u32::from(id))
+}
+
+/// This CPU's own place to put a record for the controller together.
+#[inline(always)]
+pub fn desk() -> Option<&'static mut Desk> {
+    let desk = DESK.get_ptr_mut(0)?;
+    // SAFETY: the one value of the map, this CPU's copy; a program is not interrupted by another on
+    // its CPU, and each caller lets go of it before the next asks.
+    Some(unsafe { &mut *desk })
+}
+
+/// Hands `record` and the first `record.len` bytes of the packet to the controller; false if its
+/// buffer is full, or there is none.
+#[inline(always)]
+pub fn output(ctx: *mut xdp_md, record: &Record, len: u32) -> bool {
+    let flags = u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU);
+    // SAFETY: context and map are valid, the record is as long as is said; the kernel checks that
+    // the packet has so many bytes.
+    let result = unsafe {
+        bpf_perf_event_output(
+            ctx.cast(),
+            (&raw const SLOW_PATH).cast_mut().cast(),
+            flags,
+            (&raw const *record).cast_mut().cast(),
+            size_of::<Record>() as u64,
+        )
+    };
+    result == 0
 }
 
 /// Notes something about the decision for `replay`; nothing is left of it in a live program.

@@ -1,5 +1,8 @@
 //! What the controller is told, and what it answers.
 
+use std::collections::BTreeMap;
+
+use lb_common::slow::Kind;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -8,6 +11,7 @@ use crate::{
         live::RunTime,
         sweep::Census,
     },
+    slow::Fate,
     status::Status,
 };
 
@@ -26,6 +30,10 @@ pub struct Snapshot {
     pub status: Status,
     pub verdicts: VerdictCounts,
     pub events: EventCounts,
+    /// What the controller took from the slow path, by kind and by what became of it.
+    pub slow_path: BTreeMap<(Kind, Fate), u64>,
+    /// Packets lost on the slow path, by place.
+    pub slow_path_lost: [(&'static str, u64); 4],
     /// Traffic by service and backend.
     pub traffic: Vec<Traffic>,
     /// The last finished sweep of the dialog table.

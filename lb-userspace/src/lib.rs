@@ -15,5 +15,6 @@ pub mod probe;
 pub mod reconcile;
 pub mod replay;
 pub mod shutdown;
+pub mod slow;
 pub mod state;
 pub mod status;

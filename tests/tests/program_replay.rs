@@ -151,7 +151,7 @@ fn a_backend_that_is_down_loses_its_calls_and_no_other_does() {
     for line in work.replay_down(&frames, &all) {
         let shown =
             [&line["verdict"], &line["reason"], &line["backend"], &line["key"], &line["out"]];
-        assert_eq!(json!(shown), json!(["drop", "no-backend", null, null, "drop"]));
+        assert_eq!(json!(shown), json!(["slow-path", "no-backend", null, null, "drop"]));
         assert_eq!(line["service"], "trunk");
     }
 }

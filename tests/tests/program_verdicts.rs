@@ -45,7 +45,9 @@ fn untouched() -> Vec<Row> {
         let action = match verdict.kind() {
             Kind::Pass => Action::Pass,
             Kind::Drop => Action::Drop,
-            Kind::Forward | Kind::Reply => panic!("{name}: not left alone"),
+            Kind::Forward | Kind::Reply | Kind::SlowPath | Kind::Answer => {
+                panic!("{name}: not left alone")
+            }
         };
         Row { name, packet, verdict, action }
     };
@@ -309,12 +311,14 @@ fn a_hop_limit_of_one_goes_to_the_kernel_rewritten_for_its_icmp_error() {
 }
 
 #[test]
-fn without_a_usable_backend_packets_are_dropped() {
+fn without_a_usable_backend_what_is_no_request_is_dropped() {
     let mut world = World::new(ONE_SERVICE);
     world.set_down(&["gw1", "gw2", "gw3", "gw4", "spare1", "spare2"]);
-    for packet in [invite(), Packet::udp(client(10), vip(), *b"\r\n\r\n")] {
-        let run = world.run(&packet);
-        assert_eq!((run.verdict, run.action), (Verdict::NoBackend, Action::Drop));
+    let ack = Message::request(Method::Ack, "a84b4c76e66710@pc33").build();
+    let answer = Message::response(200, Method::Invite, "a84b4c76e66710@pc33").build();
+    for message in [b"\r\n\r\n".to_vec(), ack, answer] {
+        let run = world.client_sends(client(10), vip(), &message);
+        assert_eq!((run.verdict, run.action), (Verdict::NotAnswered, Action::Drop));
     }
 }
 
@@ -522,6 +526,10 @@ fn every_verdict_has_a_row() {
         Verdict::ServerRequest,
         Verdict::ServerOther,
         Verdict::NoBackend,
+        Verdict::NotAnswered,
+        Verdict::SlowPathLimit,
+        Verdict::SlowPathOff,
+        Verdict::SlowPathFull,
         Verdict::HopLimit,
         Verdict::OtherInterface,
         Verdict::ControllerLost,

@@ -18,6 +18,12 @@ use crate::{
     netlink,
     probe::{Prober, Sources},
     shutdown,
+    slow::{
+        Consumers,
+        queue::{self, Counts},
+        rings::Ring,
+        send::Sender,
+    },
 };
 
 #[derive(Debug, Args)]
@@ -75,7 +81,8 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     drop(datapath::pins::PinDir::take_existing(&config.pin_dir)?);
     let admin = socket::bind(&config.admin_socket)?;
     let http = http::bind(config.metrics_listen).await?;
-    let opened = datapath::live::open(&config.pin_dir, &datapath::load::capacities(&config))?;
+    let mut opened = datapath::live::open(&config.pin_dir, &datapath::load::capacities(&config))?;
+    let slow_path = start_slow_path(std::mem::take(&mut opened.rings))?;
     let stats = args.bpf_stats.then(datapath::live::time_programs).transpose()?;
     let metrics = Arc::new(Metrics::new()?);
     let (probe_sender, probes) = mpsc::channel(4096);
@@ -94,6 +101,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
         netlink,
         network: first,
         probe_metrics: metrics.probes(),
+        slow_path,
         count_program_time: stats.is_some(),
     })?;
 
@@ -123,6 +131,12 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
         );
     }
     Ok(exit::DONE)
+}
+
+/// Takes what the program hands over.
+fn start_slow_path(rings: Vec<Ring>) -> Result<Arc<Counts>> {
+    let sender = Sender::open().context("cannot open raw sockets, which needs CAP_NET_RAW")?;
+    queue::start(rings, Consumers::default(), sender)
 }
 
 /// Is the host fit for this configuration? Errors end the start, warnings are said.

@@ -49,6 +49,7 @@ use crate::{
     probe::{self, Health, PanicMember, PanicTracker, ProbeEvent, Prober, Start},
     reconcile::{Reconciler, adopt},
     shutdown::Signal,
+    slow::queue::Counts,
     state::{self, AdminStates, desired::Inputs, ids},
 };
 
@@ -106,6 +107,7 @@ pub struct Controller {
     reload_error: Option<String>,
     notices: BTreeSet<String>,
     probe_metrics: ProbeMetrics,
+    slow_path: Arc<Counts>,
     count_program_time: bool,
     is_ready: bool,
 }
@@ -118,6 +120,7 @@ pub struct Parts {
     pub netlink: NetlinkHandle,
     pub network: Arc<Network>,
     pub probe_metrics: ProbeMetrics,
+    pub slow_path: Arc<Counts>,
     pub count_program_time: bool,
 }
 
@@ -129,9 +132,18 @@ impl Controller {
     /// If the maps cannot be read or written, or an interface cannot be attached. What carried
     /// traffic before still does.
     pub fn start(parts: Parts) -> Result<Self> {
-        let Parts { source, opened, prober, netlink, network, probe_metrics, count_program_time } =
-            parts;
-        let Opened { live, maps, counters, dialogs, heart, origin: maps_from, stats } = opened;
+        let Parts {
+            source,
+            opened,
+            prober,
+            netlink,
+            network,
+            probe_metrics,
+            slow_path,
+            count_program_time,
+        } = parts;
+        let Opened { live, maps, counters, dialogs, heart, rings: _, origin: maps_from, stats } =
+            opened;
         if let Some(stats) = stats {
             info!(
                 verified_instructions = stats.verified,
@@ -172,6 +184,7 @@ impl Controller {
             reload_error: None,
             notices: BTreeSet::new(),
             probe_metrics,
+            slow_path,
             count_program_time,
             is_ready: false,
         };

@@ -50,6 +50,8 @@ impl Controller {
             status: self.status(&sums)?,
             verdicts: self.counters.verdicts()?,
             events: self.counters.events()?,
+            slow_path: self.slow_path.taken(),
+            slow_path_lost: self.slow_path.lost(),
             traffic,
             census: self.census.clone(),
             dialog_capacity: self.dialogs.entries().len() as u64,

@@ -31,7 +31,10 @@ use super::{
     reline::Relined,
     shape,
 };
-use crate::maps::kernel::KernelMaps;
+use crate::{
+    maps::kernel::KernelMaps,
+    slow::rings::{self, Ring},
+};
 
 /// Where the maps came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Opened {
     pub counters: Counters,
     pub dialogs: DialogTable,
     pub heart: Heart,
+    /// Where the program hands packets over.
+    pub rings: Vec<Ring>,
     pub origin: Origin,
     /// What loading cost; `None` if the pinned program is the one of this binary.
     pub stats: Option<LoadStats>,
@@ -135,6 +140,7 @@ pub fn open(pin_dir: &Path, capacities: &Capacities) -> Result<Opened> {
         counters: Counters::open(&mut open)?,
         dialogs: DialogTable::open(&mut open)?,
         heart: Heart::open(open_program(&current, program::HEARTBEAT, build)?, &mut open)?,
+        rings: rings::open(&mut open)?,
         live: Live { pins, balancer, program: id, build, migration },
         origin,
         stats,
@@ -293,5 +299,6 @@ mod tests {
         sendable::<Counters>();
         sendable::<DialogTable>();
         sendable::<Heart>();
+        sendable::<Ring>();
     }
 }

@@ -20,7 +20,13 @@ use super::{
     load::{self, LoadStats, Record},
     testrun::{self, Action},
 };
-use crate::maps::kernel::{KernelMaps, Records};
+use crate::{
+    maps::kernel::{KernelMaps, Records},
+    slow::{
+        Handed,
+        rings::{self, Ring},
+    },
+};
 
 /// The balancer with private maps.
 pub struct Private {
@@ -33,6 +39,7 @@ pub struct Private {
     pub stats: LoadStats,
     clock: Records<Clock>,
     decision: Records<Decision>,
+    rings: Vec<Ring>,
 }
 
 impl fmt::Debug for Private {
@@ -62,8 +69,8 @@ impl Private {
         let stats = load::load(&mut ebpf, capacities)?;
         let mut take = |name: &'static str| -> Result<MapData> {
             match ebpf.take_map(name) {
-                Some(Map::Array(map) | Map::PerCpuArray(map)) => Ok(map),
-                Some(_) | None => Err(Error::Incomplete { kind: "array map", name }),
+                Some(Map::Array(map) | Map::PerCpuArray(map) | Map::PerfEventArray(map)) => Ok(map),
+                Some(_) | None => Err(Error::Incomplete { kind: "map", name }),
             }
         };
         Ok(Self {
@@ -72,6 +79,7 @@ impl Private {
             dialogs: DialogTable::open(&mut take)?,
             clock: Records::open(name::CLOCK, &mut take)?,
             decision: Records::open(name::DECISION, &mut take)?,
+            rings: rings::open(&mut take)?,
             stats,
             ebpf,
         })
@@ -95,6 +103,29 @@ impl Private {
     pub fn set_time(&mut self, seconds: u64, lifetime: u32) -> Result<()> {
         let clock = Clock { seconds, lifetime, ..self.clock.get(0)? };
         Ok(self.clock.put(0, &clock)?)
+    }
+
+    /// Makes rates count in real time, with `hz` jiffies a second, and gives a sign of life, which
+    /// the program waits for from then on. A recording program has neither.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to the write or the run.
+    pub fn beat(&mut self, hz: u32) -> Result<()> {
+        let clock = Clock { hz, ..self.clock.get(0)? };
+        self.clock.put(0, &clock)?;
+        testrun::run(load::xdp(&self.ebpf, program::HEARTBEAT)?, &[0; 64], None).map(drop)
+    }
+
+    /// Gives every packet that the program has handed over to `each`, and returns how many were lost.
+    pub fn drain(&mut self, mut each: impl FnMut(&Handed<'_>)) -> u64 {
+        self.rings
+            .iter_mut()
+            .map(|ring| {
+                let lost = ring.drain(&mut each);
+                lost.full + lost.unreadable
+            })
+            .sum()
     }
 
     /// Runs one frame; see [`testrun::run`].

@@ -53,6 +53,9 @@ pub(crate) type Shapes = BTreeMap<&'static str, Shape>;
 pub(crate) fn wanted(capacities: &Capacities) -> Result<Shapes> {
     let object = Object::parse(OBJECT).map_err(|cause| Error::Object(chain(&cause)))?;
     let entries = load::entries(capacities);
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(path, cause)| Error::kernel(format!("read {path}"), cause))?;
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
     name::ALL
         .iter()
         .map(|&name| {
@@ -61,7 +64,11 @@ pub(crate) fn wanted(capacities: &Capacities) -> Result<Shapes> {
                 map_type: map.map_type(),
                 key: map.key_size(),
                 value: map.value_size(),
-                entries: entries.get(name).copied().unwrap_or_else(|| map.max_entries()),
+                entries: match name {
+                    // A ring for each CPU that there may be.
+                    name::SLOW_PATH => cpus,
+                    _ => entries.get(name).copied().unwrap_or_else(|| map.max_entries()),
+                },
                 flags: map.map_flags(),
             };
             Ok((name, shape))

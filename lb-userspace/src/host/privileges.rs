@@ -7,7 +7,9 @@ const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
 // Numbers of linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 pub(super) fn check(wanted: &Wanted, facts: &HostFacts, findings: &mut Vec<Finding>) {
@@ -32,11 +34,17 @@ pub(super) fn check(wanted: &Wanted, facts: &HostFacts, findings: &mut Vec<Findi
     if !has(CAP_NET_ADMIN) {
         missing.push("CAP_NET_ADMIN (attach XDP, resolve neighbours)");
     }
+    if !has(CAP_NET_RAW) {
+        missing.push("CAP_NET_RAW (answer in the name of VIPs)");
+    }
+    if !has(CAP_PERFMON) && !has(CAP_SYS_ADMIN) {
+        missing.push("CAP_PERFMON (packet access, packets for the controller)");
+    }
     if !missing.is_empty() {
         findings.push(Finding::error(
             format!("this process lacks {}", missing.join(" and ")),
             "run it as root, or under systemd with \
-             AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON",
+             AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON",
         ));
     }
 

@@ -347,13 +347,17 @@ fn old_kernels_and_missing_privileges_are_errors() {
         let severities: Vec<&str> = found.iter().map(|f| f.split(':').next().unwrap()).collect();
         assert_eq!(severities, severity.into_iter().collect::<Vec<_>>(), "{release}");
     }
-    let [net_admin, sys_admin, bpf] = [12, 21, 39].map(|capability| 1_u64 << capability);
+    let [net_admin, net_raw, sys_admin, perfmon, bpf] =
+        [12, 13, 21, 38, 39].map(|capability| 1_u64 << capability);
+    let net = net_admin | net_raw;
     for (capabilities, missing) in [
-        (net_admin | bpf, &[][..]),
-        (net_admin | sys_admin, &[]),
-        (net_admin, &["CAP_BPF"]),
-        (bpf, &["CAP_NET_ADMIN"]),
-        (0, &["CAP_BPF", "CAP_NET_ADMIN"]),
+        (net | bpf | perfmon, &[][..]),
+        (net | sys_admin, &[]),
+        (net | perfmon, &["CAP_BPF"]),
+        (net | bpf, &["CAP_PERFMON"]),
+        (net_raw | bpf | perfmon, &["CAP_NET_ADMIN"]),
+        (net_admin | bpf | perfmon, &["CAP_NET_RAW"]),
+        (0, &["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON"]),
     ] {
         let found = with_facts(missing, |facts| facts.capabilities = capabilities);
         assert_eq!(found.len(), usize::from(!missing.is_empty()), "{capabilities:#x}");

@@ -83,6 +83,7 @@ fn traffic(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
 
 fn verdicts(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
     let (mut forwarded, mut passed, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut handed, mut answered) = (Vec::new(), Vec::new());
     for (verdict, count) in snapshot.verdicts.iter() {
         let reason = verdict.reason().to_owned();
         match verdict.kind() {
@@ -90,11 +91,21 @@ fn verdicts(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
             Kind::Reply => forwarded.push((vec!["to-client".to_owned(), reason], count)),
             Kind::Pass => passed.push((vec![reason], count)),
             Kind::Drop => dropped.push((vec![reason], count)),
+            Kind::SlowPath => handed.push((vec![reason], count)),
+            Kind::Answer => answered.push((vec![reason], count)),
         }
     }
     page.counter(names::FORWARDED, forwarded)?;
     page.counter(names::PASSED, passed)?;
     page.counter(names::DROPPED, dropped)?;
+    page.counter(names::SLOW_PATH, handed)?;
+    page.counter(names::ANSWERED, answered)?;
+    let taken = snapshot.slow_path.iter().map(|((kind, fate), count)| {
+        (vec![kind.label().to_owned(), fate.label().to_owned()], *count)
+    });
+    page.counter(names::SLOW_PATH_TAKEN, taken.collect())?;
+    let lost = snapshot.slow_path_lost.map(|(place, count)| (vec![place.to_owned()], count));
+    page.counter(names::SLOW_PATH_LOST, lost.to_vec())?;
     let events = snapshot.events.iter();
     page.counter(names::EVENTS, events.map(|(e, n)| (vec![e.label().to_owned()], n)).collect())
 }

@@ -28,6 +28,10 @@ metrics! {
     FORWARDED = "sip_lb_forwarded_packets_total", "Packets sent on, by reason.", ["direction", "reason"];
     PASSED = "sip_lb_passed_packets_total", "Packets left to the host's own stack, by reason.", ["reason"];
     DROPPED = "sip_lb_dropped_packets_total", "Packets dropped, by reason.", ["reason"];
+    SLOW_PATH = "sip_lb_slow_path_packets_total", "Packets handed to the controller, by reason.", ["reason"];
+    SLOW_PATH_TAKEN = "sip_lb_slow_path_taken_total", "Packets that the controller took, by kind and by what became of them.", ["kind", "outcome"];
+    SLOW_PATH_LOST = "sip_lb_slow_path_lost_total", "Packets lost between the XDP program and the controller, or on the way out.", ["place"];
+    ANSWERED = "sip_lb_answered_packets_total", "Packets answered by the XDP program itself, by reason.", ["reason"];
     EVENTS = "sip_lb_events_total", "Occurrences beside a packet's verdict.", ["event"];
     BACKEND_UP = "sip_lb_backend_up", "1 if the backend is up, 0 if it is down or not known yet.", ["service", "backend", "priority"];
     BACKEND_SHARE = "sip_lb_backend_share_ratio", "Share of new dialogs that the backend gets now.", ["service", "backend", "priority"];

@@ -117,6 +117,9 @@ impl<'a> Line<'a> {
 const fn chooser(kind: Kind, key: Key) -> Option<&'static str> {
     match (kind, key) {
         (Kind::Reply, Key::CallId | Key::SourceIp) => None,
-        (Kind::Reply | Kind::Forward | Kind::Pass | Kind::Drop, _) => key.label(),
+        (
+            Kind::Reply | Kind::Forward | Kind::Pass | Kind::Drop | Kind::SlowPath | Kind::Answer,
+            _,
+        ) => key.label(),
     }
 }

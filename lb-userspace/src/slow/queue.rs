@@ -1,0 +1,147 @@
+//! From the rings to the consumers while the controller runs.
+//!
+//! A task for each ring copies packets into one queue, of which another task gives them to the
+//! consumers and sends what they say. A full queue drops and counts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use lb_common::slow::{Kind, Record};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+use tracing::{error, warn};
+
+use super::{Action, Consumers, Fate, Handed, rings::Ring, send::Sender};
+
+/// Packets that may wait for the consumers.
+const QUEUE: usize = 4096;
+/// Between two looks at what is overdue.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What was handed over and what became of it, counted since the controller started.
+#[derive(Debug, Default)]
+pub struct Counts {
+    taken: Mutex<BTreeMap<(Kind, Fate), u64>>,
+    /// Packets that found a ring full.
+    ring_full: AtomicU64,
+    queue_full: AtomicU64,
+    unreadable: AtomicU64,
+    send_errors: AtomicU64,
+}
+
+impl Counts {
+    fn took(&self, kind: Kind, fate: Fate) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken.entry((kind, fate)).or_default() += 1;
+    }
+
+    /// Packets by kind and what became of them.
+    #[must_use]
+    pub fn taken(&self) -> BTreeMap<(Kind, Fate), u64> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Packets that were lost on the way, by the place where.
+    #[must_use]
+    pub fn lost(&self) -> [(&'static str, u64); 4] {
+        [
+            ("ring", self.ring_full.load(Ordering::Relaxed)),
+            ("queue", self.queue_full.load(Ordering::Relaxed)),
+            ("unreadable", self.unreadable.load(Ordering::Relaxed)),
+            ("send", self.send_errors.load(Ordering::Relaxed)),
+        ]
+    }
+}
+
+/// A packet in the queue.
+struct Queued {
+    kind: Kind,
+    record: Record,
+    frame: Vec<u8>,
+}
+
+/// Starts the tasks; they end with the runtime.
+///
+/// # Errors
+///
+/// If the runtime cannot wait for a ring.
+pub fn start(rings: Vec<Ring>, consumers: Consumers, sender: Sender) -> Result<Arc<Counts>> {
+    let counts = Arc::new(Counts::default());
+    let (queue, waiting) = mpsc::channel(QUEUE);
+    for ring in rings {
+        let ring = watch(ring).context("cannot wait for packets of the XDP program")?;
+        tokio::spawn(read(ring, queue.clone(), Arc::clone(&counts)));
+    }
+    tokio::spawn(serve(waiting, consumers, sender, Arc::clone(&counts)));
+    Ok(counts)
+}
+
+#[expect(unsafe_code, reason = "tokio cannot know who owns a file descriptor")]
+fn watch(ring: Ring) -> std::io::Result<AsyncFd<Ring>> {
+    // SAFETY: the ring owns its descriptor, always names the same one, and closes it when it is
+    // dropped, after tokio has let go of it.
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    ring.map_err(|refused| refused.into_parts().1)
+}
+
+async fn read(mut ring: AsyncFd<Ring>, queue: mpsc::Sender<Queued>, counts: Arc<Counts>) {
+    loop {
+        let mut guard = match ring.readable_mut().await {
+            Ok(guard) => guard,
+            Err(cause) => return error!("cannot wait for packets of the XDP program: {cause}"),
+        };
+        // Before reading, so that what comes meanwhile wakes this task again.
+        guard.clear_ready();
+        let lost = guard.get_inner_mut().drain(|packet| {
+            let queued =
+                Queued { kind: packet.kind, record: *packet.record, frame: packet.frame.to_vec() };
+            if queue.try_send(queued).is_err() {
+                counts.queue_full.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        counts.ring_full.fetch_add(lost.full, Ordering::Relaxed);
+        counts.unreadable.fetch_add(lost.unreadable, Ordering::Relaxed);
+    }
+}
+
+async fn serve(
+    mut waiting: mpsc::Receiver<Queued>,
+    mut consumers: Consumers,
+    sender: Sender,
+    counts: Arc<Counts>,
+) {
+    let origin = Instant::now();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut actions = Vec::new();
+    loop {
+        tokio::select! {
+            packet = waiting.recv() => {
+                let Some(packet) = packet else { return };
+                let handed =
+                    Handed { kind: packet.kind, record: &packet.record, frame: &packet.frame };
+                let fate = consumers.take(&handed, origin.elapsed(), &mut actions);
+                counts.took(packet.kind, fate);
+            }
+            _ = tick.tick() => consumers.tick(origin.elapsed(), &mut actions),
+        }
+        for action in actions.drain(..) {
+            let Action::Send(packet) = action;
+            if let Err(cause) = sender.send(&packet) {
+                // One line at first; the counter tells how many more.
+                if counts.send_errors.fetch_add(1, Ordering::Relaxed) == 0 {
+                    warn!("cannot send a packet of the slow path: {cause}");
+                }
+            }
+        }
+    }
+}

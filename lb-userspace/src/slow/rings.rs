@@ -1,0 +1,147 @@
+//! The rings that the program writes to, one for each CPU.
+//!
+//! The kernel takes them out of the map when the process that opened them ends, so a new controller
+//! always opens its own. What is handed over meanwhile is dropped and counted by the program.
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use aya::maps::{
+    Map, MapData, PerfEventArray,
+    perf::{PerfEvent, PerfEventArrayBuffer},
+};
+use lb_common::{
+    maps::name,
+    pod,
+    slow::{Kind, Record},
+};
+
+use super::Handed;
+use crate::{
+    datapath::{Error, error::Result},
+    maps::kernel::Open,
+};
+
+/// Pages of each ring: 512 KiB, some 250 packets of 2 kB.
+const PAGES: usize = 128;
+
+/// What else came out of a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Packets that found the ring full; the program has counted them too.
+    pub full: u64,
+    /// Records that this version cannot read.
+    pub unreadable: u64,
+}
+
+/// The ring of one CPU.
+pub struct Ring {
+    cpu: u32,
+    buffer: PerfEventArrayBuffer<MapData>,
+    /// The packet that is read.
+    sample: Vec<u8>,
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ring of CPU {}", self.cpu)
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.buffer.as_raw_fd()
+    }
+}
+
+impl Ring {
+    /// Gives every packet in the ring to `each`, oldest first.
+    pub fn drain(&mut self, mut each: impl FnMut(&Handed<'_>)) -> Lost {
+        let sample = &mut self.sample;
+        self.buffer.fold(Lost::default(), |mut lost, event| {
+            match event {
+                PerfEvent::Sample { head, tail } => {
+                    sample.clear();
+                    sample.extend_from_slice(head);
+                    sample.extend_from_slice(tail);
+                    match decode(sample) {
+                        Some((kind, record, frame)) => {
+                            each(&Handed { kind, record: &record, frame });
+                        }
+                        None => lost.unreadable += 1,
+                    }
+                }
+                PerfEvent::Lost { count } => lost.full += count,
+            }
+            lost
+        })
+    }
+}
+
+/// Opens a ring for every CPU that is online.
+///
+/// # Errors
+///
+/// Without CAP_PERFMON, or what else the kernel says.
+pub(crate) fn open(open: &mut Open<'_>) -> Result<Vec<Ring>> {
+    let what = || format!("open map {}", name::SLOW_PATH);
+    let map =
+        Map::from_map_data(open(name::SLOW_PATH)?).map_err(|cause| Error::aya(what(), cause))?;
+    let mut array = PerfEventArray::try_from(map).map_err(|cause| Error::aya(what(), cause))?;
+    let cpus = aya::util::online_cpus()
+        .map_err(|(path, cause)| Error::kernel(format!("read {path}"), cause))?;
+    cpus.into_iter()
+        .map(|cpu| {
+            let buffer = array.open(cpu, Some(PAGES)).map_err(|cause| {
+                Error::kernel(format!("open the ring of CPU {cpu}"), io::Error::other(cause))
+            })?;
+            Ok(Ring { cpu, buffer, sample: Vec::new() })
+        })
+        .collect()
+}
+
+/// Kind, record and frame of a sample; `None` if it is none of this version's.
+fn decode(sample: &[u8]) -> Option<(Kind, Record, &[u8])> {
+    let (record, rest): (Record, _) = pod::split(sample)?;
+    let kind = *Kind::ALL.get(usize::from(record.kind))?;
+    // The kernel pads samples to eight bytes.
+    let frame = rest.get(..record.len as usize)?;
+    Some((kind, record, frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(record: Record, rest: &[u8]) -> Vec<u8> {
+        [pod::bytes(&record), rest].concat()
+    }
+
+    #[test]
+    fn a_sample_is_a_record_and_the_frame_without_its_padding() {
+        let record = Record { kind: 0, len: 3, frame_len: 9, ingress: 7, ..Record::default() };
+        let sample = sample(record, b"abc\0\0");
+        let (kind, found, frame) = decode(&sample).unwrap();
+        assert_eq!((kind, found, frame), (Kind::NoBackend, record, &b"abc"[..]));
+        assert!(Handed { kind, record: &found, frame }.is_cut());
+    }
+
+    #[test]
+    fn what_is_cut_or_of_another_version_is_no_packet() {
+        let record = Record { kind: 0, len: 3, ..Record::default() };
+        let whole = sample(record, b"abc");
+        assert!(decode(&whole).is_some());
+        for len in 0..whole.len() {
+            assert!(decode(&whole[..len]).is_none(), "{len}");
+        }
+        assert!(decode(&sample(Record { kind: 200, ..record }, b"abc")).is_none());
+    }
+
+    #[test]
+    fn a_ring_may_go_to_a_task_of_its_own() {
+        const fn sendable<T: Send + 'static>() {}
+        sendable::<Ring>();
+    }
+}
