@@ -22,7 +22,7 @@ pub const fn by_client(message: Code, cseq: u32, state: u64) -> u64 {
     if message.is(Method::Bye) {
         return ENDED;
     }
-    if message.is_success(200) {
+    if message.is_success() {
         let single = answers(cseq, Method::Options)
             || answers(cseq, Method::Message)
             || answers(cseq, Method::Notify)
@@ -36,29 +36,29 @@ pub const fn by_client(message: Code, cseq: u32, state: u64) -> u64 {
 }
 
 /// The state after a backend's message; `state` is that of its own entry. 0 = the message makes
-/// none. `cseq` is the number of the method that a response answers; `in_dialog` is not 0 if a
+/// none. `cseq` is the number of the method that a response answers; `in_dialog`: a
 /// request has a To tag.
 #[inline(always)]
 #[must_use]
-pub const fn by_backend(message: Code, cseq: u32, in_dialog: u32, state: u64) -> u64 {
+pub const fn by_backend(message: Code, cseq: u32, in_dialog: bool, state: u64) -> u64 {
     if message.is(Method::Bye) {
         return if state == 0 { 0 } else { ENDED };
     }
     if message.is_request() && !message.is(Method::Ack) {
-        return if state == 0 || (state == ENDED && (in_dialog == 0 || continues(message))) {
+        return if state == 0 || (state == ENDED && (!in_dialog || continues(message))) {
             UNCONFIRMED
-        } else if state == UNCONFIRMED && in_dialog != 0 && !is_early(message) {
+        } else if state == UNCONFIRMED && in_dialog && !is_early(message) {
             // The backend's own request inside a dialog proves that the dialog stands.
             OTHER
         } else {
             state
         };
     }
-    if message.is_success(200) {
+    if message.is_success() {
         return after_success(cseq, state);
     }
     let begins = answers(cseq, Method::Invite) || answers(cseq, Method::Subscribe);
-    if state == 0 && begins && message.is_success(101) { UNCONFIRMED } else { state }
+    if state == 0 && begins && message.is_lasting() { UNCONFIRMED } else { state }
 }
 
 /// The state after a 2xx, from whichever side.
@@ -112,15 +112,15 @@ mod tests {
 
     /// A request of a backend, inside a dialog.
     fn backend(message: Method, state: u64) -> u64 {
-        by_backend(Code::new(Request(message)), 0, 1, state)
+        by_backend(Code::new(Request(message)), 0, true, state)
     }
 
     fn backend_begins(message: Method, state: u64) -> u64 {
-        by_backend(Code::new(Request(message)), 0, 0, state)
+        by_backend(Code::new(Request(message)), 0, false, state)
     }
 
     fn backend_answers(status: u16, method: Method, state: u64) -> u64 {
-        by_backend(Code::new(Response(status)), method as u32, 0, state)
+        by_backend(Code::new(Response(status)), method as u32, false, state)
     }
 
     #[test]

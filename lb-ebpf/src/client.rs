@@ -4,7 +4,7 @@ use lb_common::{
     addr::Socket,
     backend::endpoint,
     dialog::State,
-    sip::{Code, Method},
+    sip::Code,
     stats::Event,
     transition,
     verdict::{Key, Verdict},
@@ -35,7 +35,7 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
         decision.binding = target.id;
         decision.endpoint = target.binding.endpoint;
     });
-    let is_request = call.message.is_request();
+    let is_request = call.message().is_request();
     let bytes = u64::from(call.datagram.ip_len);
     count::binding(target.id, |stats| {
         stats.forwarded += 1;
@@ -48,8 +48,8 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
 /// The backend by the dialog's entry, else by its slot.
 #[inline(always)]
 fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
-    if call.has_call_id == 0 {
-        return Ok((by_source(call.message), usable(owner)?));
+    if !call.has_call_id.is_set() {
+        return Ok((by_source(call.message()), usable(owner)?));
     }
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
     let found = &call.found;
@@ -62,9 +62,10 @@ fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
         return Ok((Verdict::NewDialog, target));
     }
     let pinned = Target::of(found.entry.binding())?;
-    let state = transition::by_client(call.message, call.cseq, found.entry.state_bits());
+    let state = transition::by_client(call.message(), call.examined.cseq(), found.state());
+    let state = call.packet.forget_all(state);
     // A response is of use to nobody but who sent the request.
-    if pinned.is_usable() || !call.message.is_request() {
+    if pinned.is_usable() || !call.message().is_request() {
         maps::record(|decision| decision.key = Key::Dialog as u8);
         let pinned = at_listener(pinned, call.listener, owner)?;
         let elsewhere = owner != pinned.id && pinned.binding.endpoint != endpoint_of(owner)?;
@@ -121,30 +122,14 @@ fn by_source(message: Code) -> Verdict {
     }
 }
 
-/// Messages that look their entry up even where the slot is known to say the same: they make it,
-/// keep it fresh or end it.
-#[inline(always)]
-pub fn needs_entry(message: Code) -> bool {
-    message.forms_dialog()
-        || message.is(Method::Update)
-        || message.is(Method::Bye)
-        || message.is_success(200)
-}
-
 /// Is a request without an entry remembered? Dialog-forming ones always; those that stand alone
 /// only where the slot might not repeat the choice, or the reply's VIP is in doubt.
 #[inline(always)]
 fn is_worth_an_entry(call: &Call, shared: u8) -> bool {
-    let message = call.message;
-    if message.forms_dialog() {
-        return call.in_dialog == 0;
+    if call.message().forms_dialog() {
+        return !call.examined.in_dialog();
     }
-    let stands_alone = message.is(Method::Register)
-        || message.is(Method::Message)
-        || message.is(Method::Publish)
-        || message.is(Method::Options)
-        || message.is(Method::Other);
-    stands_alone && (call.is_marked != 0 || shared != 0)
+    call.message().stands_alone() && (call.is_marked.is_set() || shared != 0)
 }
 
 /// Rewrites the destination and sends the packet.
@@ -167,7 +152,7 @@ fn deliver(call: &Call, target: &Target, verdict: Verdict) -> Result<Outcome, Ve
 /// VIP of its dialog, else of its own service.
 #[inline(always)]
 fn hairpin(call: &Call, target: &Target) -> Result<Option<&'static Socket>, Verdict> {
-    if call.source == 0 {
+    if !call.from_backend.is_set() {
         return Ok(None);
     }
     let client = maps::endpoint(call.source)?;
@@ -176,7 +161,7 @@ fn hairpin(call: &Call, target: &Target) -> Result<Option<&'static Socket>, Verd
     }
     let primary = maps::binding(client.primary)?;
     let mut listener = primary.listener;
-    if call.has_call_id != 0 {
+    if call.has_call_id.is_set() {
         // For the backend's own service this is a message that it sends out.
         let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
         let whose = Whose { service: primary.service, endpoint: call.source };

@@ -7,7 +7,11 @@ use lb_common::{
     verdict::Verdict,
 };
 
-use crate::{clock::Now, count, maps, packet::Packet};
+use crate::{
+    clock::Now,
+    count, maps,
+    packet::{Flag, Packet},
+};
 
 /// Above every reluctance.
 const NEVER: u32 = 0xfff;
@@ -27,16 +31,28 @@ pub struct Found {
     /// The entry, 0 = none.
     pub entry: Entry,
     pub way: u32,
-    /// 0 if there is none or it is another endpoint's than the one asked for.
-    pub is_own: u32,
+    exists: Flag,
+    is_own: Flag,
 }
 
 impl Found {
-    pub const NOTHING: Self = Self { entry: Entry(0), way: 0, is_own: 0 };
+    pub const NOTHING: Self = Self { entry: Entry(0), way: 0, exists: Flag::NO, is_own: Flag::NO };
 
     #[inline(always)]
     pub fn exists(&self) -> bool {
-        self.entry.0 != 0
+        self.exists.is_set()
+    }
+
+    /// It is the endpoint's that was asked for, if one was.
+    #[inline(always)]
+    pub fn is_own(&self) -> bool {
+        self.is_own.is_set()
+    }
+
+    /// Its state as [`State::bits`] gives it, 0 if there is none.
+    #[inline(always)]
+    pub fn state(&self) -> u64 {
+        self.entry.state_bits()
     }
 }
 
@@ -60,6 +76,7 @@ impl Dialogs {
     #[inline(always)]
     pub fn find(&self, whose: Whose) -> Result<Found, Verdict> {
         let mut found = Found::NOTHING;
+        let (mut exists, mut owned) = (false, false);
         for way in 0..WAYS as u32 {
             let entry = Entry(self.line.load(way));
             if !entry.has_tag(self.hash) || entry.is_expired(self.now.epoch, self.now.lifetime) {
@@ -72,14 +89,17 @@ impl Dialogs {
             if is_own || in_service {
                 found.entry = entry;
                 found.way = way;
+                exists = true;
             }
             if is_own {
-                found.is_own = 1;
+                owned = true;
                 break;
             }
         }
         found.way = self.packet.forget(found.way);
-        found.is_own = self.packet.forget(found.is_own);
+        found.exists = Flag::new(self.packet, exists);
+        found.is_own = Flag::new(self.packet, owned);
+        found.entry = Entry(self.packet.forget_all(found.entry.0));
         Ok(found)
     }
 

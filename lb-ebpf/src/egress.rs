@@ -63,7 +63,7 @@ fn ask_fib(packet: Packet, datagram: &Datagram) -> Option<NextHop> {
     query.l4_protocol = UDP;
     query.ifindex = packet.ingress();
     query.__bindgen_anon_1.tot_len = datagram.ip_len as u16;
-    if datagram.is_v4 != 0 {
+    if datagram.is_v4.is_set() {
         query.family = AF_INET;
         query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(packet.read(datagram.l3 + 12)?);
         query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(packet.read(datagram.l3 + 16)?);

@@ -9,6 +9,7 @@ mod clock;
 mod count;
 mod dialog;
 mod egress;
+mod examine;
 mod maps;
 mod packet;
 mod parse;

@@ -7,9 +7,9 @@
 use core::arch::asm;
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
-use lb_common::sip::Window;
+use lb_common::sip::{Pairs, Window};
 
-use crate::pipeline;
+use crate::examine;
 
 /// Largest offset that is ever read.
 const MASK: u32 = 0xfff;
@@ -51,16 +51,29 @@ impl Packet {
         (end - data) as u32
     }
 
+    /// A number of 64 bits that the verifier knows nothing of.
+    #[inline(always)]
+    fn unknown(self) -> u64 {
+        let (data, end) = self.bounds();
+        end.wrapping_sub(data) as u64
+    }
+
     /// Returns `offset`, below 4,096, which the verifier then knows nothing more of.
     #[inline(always)]
     pub fn forget(self, offset: u32) -> u32 {
-        forget(offset, u64::from(self.len()))
+        forget(offset, self.unknown())
     }
 
     /// The same for numbers below 65,536.
     #[inline(always)]
     pub fn forget_word(self, value: u32) -> u32 {
-        forget_word(value, u64::from(self.len()))
+        forget_word(value, self.unknown())
+    }
+
+    /// The same for any number.
+    #[inline(always)]
+    pub fn forget_all(self, value: u64) -> u64 {
+        launder(value, self.unknown())
     }
 
     #[inline(always)]
@@ -92,6 +105,25 @@ impl Packet {
         Some(unsafe { *(pointer as *const [u8; N]) })
     }
 
+    /// Little-endian words at the given places in the `SPAN` bytes at `offset`.
+    #[inline(always)]
+    fn words<const SPAN: usize, const N: usize>(
+        self,
+        offset: u32,
+        places: [usize; N],
+    ) -> Option<[u64; N]> {
+        const { assert!(SPAN >= 8) };
+        let pointer = self.at::<SPAN>(offset)?;
+        let mut words = [0; N];
+        for (word, place) in words.iter_mut().zip(places) {
+            let place = if place > SPAN - 8 { 0 } else { place };
+            // SAFETY: `at` has checked that the bytes lie in the packet; unaligned reads take any
+            // address.
+            *word = u64::from_le(unsafe { ((pointer + place) as *const u64).read_unaligned() });
+        }
+        Some(words)
+    }
+
     /// Writes `N` bytes at `offset`.
     #[inline(always)]
     pub fn write<const N: usize>(self, offset: u32, bytes: [u8; N]) -> Option<()> {
@@ -115,44 +147,58 @@ fn opaque(mut pointer: usize) -> usize {
     pointer
 }
 
-/// Returns `value`, below 65,536, of which the verifier afterwards knows only that.
+/// Returns `value`, of which the verifier afterwards knows nothing.
 ///
 /// `unknown` is any number that the verifier knows nothing of. Without this every path that found
 /// another value would be walked through all later code. Not `pure`: each use must yield a value
 /// of its own, so that what a comparison teaches of one copy stays with that copy.
 #[inline(always)]
-fn forget_word(value: u32, unknown: u64) -> u32 {
-    let mut value = u64::from(value);
-    // SAFETY: arithmetic on a register: v ^ u ^ u = v, and v is at most the mask.
+fn launder(mut value: u64, unknown: u64) -> u64 {
+    // SAFETY: arithmetic on a register: v ^ u ^ u = v.
     unsafe {
         asm!(
             "{0} ^= {1}",
             "{0} ^= {1}",
-            "{0} &= 0xffff",
             inout(reg) value,
             in(reg) unknown,
             options(nomem, nostack, preserves_flags)
         );
     }
-    value as u32
+    value
+}
+
+/// Returns `value`, below 65,536, of which the verifier knows only that.
+#[inline(always)]
+fn forget_word(value: u32, unknown: u64) -> u32 {
+    launder(value.into(), unknown) as u32 & 0xffff
 }
 
 /// The same for an offset in the packet, below 4,096.
 #[inline(always)]
 fn forget(value: u32, unknown: u64) -> u32 {
-    let mut value = u64::from(value);
-    // SAFETY: as above.
-    unsafe {
-        asm!(
-            "{0} ^= {1}",
-            "{0} ^= {1}",
-            "{0} &= 0xfff",
-            inout(reg) value,
-            in(reg) unknown,
-            options(nomem, nostack, preserves_flags)
-        );
+    launder(value.into(), unknown) as u32 & MASK
+}
+
+/// A yes or no of which the verifier knows nothing, nor learns anything that lasts: else each answer
+/// would part the paths behind it, down to the end of the program.
+#[derive(Clone, Copy)]
+pub struct Flag(u64);
+
+impl Flag {
+    pub const NO: Self = Self(0);
+
+    #[inline(always)]
+    pub fn new(packet: Packet, is_set: bool) -> Self {
+        Self(packet.forget_all(is_set.into()))
     }
-    value as u32
+
+    #[inline(always)]
+    pub fn is_set(self) -> bool {
+        let mut copy = self.0;
+        // SAFETY: arithmetic on a register. Not `pure`: the compiler must not keep the answer.
+        unsafe { asm!("{0} &= 1", inout(reg) copy, options(nomem, nostack, preserves_flags)) };
+        copy != 0
+    }
 }
 
 /// The payload of a datagram, for the scanner.
@@ -168,7 +214,7 @@ impl Payload {
     /// `len` bytes from `start`, which lie in the frame; at most 4,095 of them are looked at.
     #[inline(always)]
     pub fn new(packet: Packet, start: u32, len: u32) -> Self {
-        let unknown = u64::from(packet.len());
+        let unknown = packet.unknown();
         let len = if len > MASK { MASK } else { len };
         Self { packet, start: forget(start, unknown) & 0x1ff, len: forget(len, unknown), unknown }
     }
@@ -201,20 +247,14 @@ impl Window for Payload {
 
     #[inline(always)]
     fn block(&self, offset: u32) -> Option<[u64; 4]> {
-        let bytes: [u8; 32] = self.packet.read(self.offset(offset))?;
-        let word = |i: usize| {
-            u64::from_le_bytes([
-                bytes[i],
-                bytes[i + 1],
-                bytes[i + 2],
-                bytes[i + 3],
-                bytes[i + 4],
-                bytes[i + 5],
-                bytes[i + 6],
-                bytes[i + 7],
-            ])
-        };
-        Some([word(0), word(8), word(16), word(24)])
+        self.packet.words::<32, 4>(self.offset(offset), [0, 8, 16, 24])
+    }
+
+    #[inline(always)]
+    fn pairs(&self, offset: u32) -> Option<Pairs> {
+        let [a, b, c, d, e, f, g, h] =
+            self.packet.words::<33, 8>(self.offset(offset), [0, 1, 8, 9, 16, 17, 24, 25])?;
+        Some([(a, b), (c, d), (e, f), (g, h)])
     }
 
     #[inline(always)]
@@ -229,40 +269,42 @@ impl Window for Payload {
 
     #[inline(always)]
     fn forget_all(&self, number: u32) -> u32 {
-        let mut number = u64::from(number);
-        // SAFETY: arithmetic on a register: n ^ u ^ u = n.
+        self.forget_word(number.into()) as u32
+    }
+
+    #[inline(always)]
+    fn forget_word(&self, number: u64) -> u64 {
+        launder(number, self.unknown)
+    }
+
+    #[inline(always)]
+    fn high(&self, mut number: u64) -> u64 {
+        // SAFETY: a shift of a register.
         unsafe {
-            asm!(
-                "{0} ^= {1}",
-                "{0} ^= {1}",
-                inout(reg) number,
-                in(reg) self.unknown,
-                options(nomem, nostack, preserves_flags)
-            );
-        }
-        number as u32
+            asm!("{0} >>= 32", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
+        };
+        number
     }
 
     #[inline(always)]
     fn long_length(&self, at: u32) -> Option<u32> {
-        Some(pipeline::long_length(self.packet.ctx, self.pack(at)))
+        Some(examine::long_length(self.packet.ctx, self.pack(at)))
     }
 
     #[inline(always)]
-    fn excess(&self, a: u32, b: u32) -> u32 {
-        let mut difference = u64::from(a).wrapping_sub(u64::from(b));
-        // SAFETY: arithmetic on registers: the sign, spread over all bits, masks the difference.
+    fn positive(&self, mut number: i64) -> u32 {
+        // SAFETY: arithmetic on registers: the sign, spread over all bits, masks the number.
         unsafe {
             asm!(
                 "{1} = {0}",
                 "{1} s>>= 63",
                 "{1} ^= -1",
                 "{0} &= {1}",
-                inout(reg) difference,
+                inout(reg) number,
                 out(reg) _,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
-        difference as u32
+        number as u32
     }
 }

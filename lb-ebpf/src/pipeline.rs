@@ -1,9 +1,9 @@
 //! The packet's story: parse → whose? → scan → choose → remember → rewrite → send.
 
-use aya_ebpf::bindings::xdp_md;
 use lb_common::{
+    dialog::State,
     hash,
-    sip::{self, Code, Headers, need},
+    sip::{self, Code, Window as _, need},
     stats::Event,
     verdict::{Exit, Key, Verdict},
 };
@@ -13,8 +13,9 @@ use crate::{
     clock::{self, Now},
     count,
     dialog::{Dialogs, Found, Whose},
+    examine::{self, Examined},
     maps,
-    packet::{Packet, Payload},
+    packet::{Flag, Packet, Payload},
     parse::{self, Datagram},
     select, server, service,
 };
@@ -23,15 +24,20 @@ use crate::{
 pub struct Call {
     pub packet: Packet,
     pub datagram: Datagram,
+    /// To a VIP.
+    pub to_vip: Flag,
+    /// From a backend's address.
+    pub from_backend: Flag,
     /// Listener at the destination, 0 = none.
     pub listener: u16,
     /// Endpoint at the source, 0 = none.
     pub source: u16,
     pub payload: Payload,
-    pub message: Code,
-    pub headers: Headers,
-    /// 0 if the message is placed by its source address.
-    pub has_call_id: u32,
+    message: Code,
+    /// Offset of the start line in the payload.
+    pub line: u32,
+    /// Else the message is placed by its source address.
+    pub has_call_id: Flag,
     /// Hash of the Call-ID, else of the source.
     pub hash: u64,
     pub now: Now,
@@ -39,12 +45,18 @@ pub struct Call {
     pub owner: u16,
     /// The dialog's entry.
     pub found: Found,
-    /// 1 if an entry may say something else than the slot.
-    pub is_marked: u32,
-    /// 1 if the request is inside a dialog: its To header has a tag. Read where it matters.
-    pub in_dialog: u32,
-    /// Number of the method in the CSeq header of a response, 0 = other. Read where it matters.
-    pub cseq: u32,
+    /// An entry may say something else than the slot.
+    pub is_marked: Flag,
+    /// What else the headers say, as far as it matters.
+    pub examined: Examined,
+}
+
+impl Call {
+    /// What kind of message it is; a new copy for each question, see [`Flag`].
+    #[inline(always)]
+    pub fn message(&self) -> Code {
+        self.message.via(|code| self.payload.forget_word(code))
+    }
 }
 
 /// What came of it: the verdict and the way out.
@@ -63,6 +75,8 @@ pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
         return Err(Verdict::NotOurs);
     }
     // From here on one path for all frames: what differs is data.
+    let to_vip = Flag::new(packet, listener != 0);
+    let from_backend = Flag::new(packet, source != 0);
     datagram.forget(packet);
     let listener = packet.forget_word(listener.into()) as u16;
     let source = packet.forget_word(source.into()) as u16;
@@ -72,60 +86,65 @@ pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
         decision.listener = listener;
         decision.endpoint = source;
     });
-    if source != 0 {
-        server::check(packet, &datagram, listener, source)?;
+    if from_backend.is_set() {
+        server::check(packet, &datagram, to_vip, source)?;
     }
-    if datagram.is_fragment != 0 {
+    if datagram.is_fragment.is_set() {
         return Err(Verdict::Fragment);
     }
-    let mut call = read(packet, datagram, listener, source)?;
-    if listener != 0 {
+    let mut call = read(packet, datagram, (to_vip, listener), (from_backend, source))?;
+    if to_vip.is_set() {
         // Before the marks are looked at: the controller marks slots before it publishes.
         let owner = select::owner(maps::listener(listener)?, call.hash)?;
         call.owner = packet.forget_word(owner.into()) as u16;
     }
-    if call.has_call_id != 0 {
+    if call.has_call_id.is_set() {
         recall(&mut call)?;
-        read_on(&mut call)?;
+        read_on(&mut call);
     }
-    if listener == 0 { server::reply(&call) } else { client::forward(&call) }
+    if to_vip.is_set() { client::forward(&call) } else { server::reply(&call) }
 }
 
 /// Reads what both directions need: kind of message, Call-ID, hash.
 #[inline(always)]
-fn read(packet: Packet, datagram: Datagram, listener: u16, source: u16) -> Result<Call, Verdict> {
+fn read(
+    packet: Packet,
+    datagram: Datagram,
+    (to_vip, listener): (Flag, u16),
+    (from_backend, source): (Flag, u16),
+) -> Result<Call, Verdict> {
     let (start, len) = parse::payload(packet, &datagram)?;
     let payload = Payload::new(packet, start, len);
     let (message, line) = sip::start_line(&payload).ok_or(Verdict::OutOfBounds)?;
-    let message = Code::new(message).via(|code| packet.forget(code));
+    let message = Code::new(message).via(|code| payload.forget_word(code));
     let line = packet.forget(line);
     let key = maps::settings()?.key;
     let mut call = Call {
         packet,
         datagram,
+        to_vip,
+        from_backend,
         listener,
         source,
         payload,
         message,
-        headers: Headers::default(),
-        has_call_id: 0,
+        line,
+        has_call_id: Flag::NO,
         hash: 0,
         now: clock::now()?,
         owner: 0,
         found: Found::NOTHING,
-        is_marked: 0,
-        in_dialog: 0,
-        cseq: 0,
+        is_marked: Flag::NO,
+        examined: Examined::default(),
     };
-    if message.is_sip() {
-        call.headers = sip::scan(&payload, needed(&call), line).ok_or(Verdict::OutOfBounds)?;
-        if call.headers.second_call_id != 0 {
-            count::event(Event::SecondCallId);
-        }
-        if call.headers.call_id != 0 {
-            let found = sip::call_id(&payload, call.headers.call_id, key);
+    let mut has_call_id = false;
+    if call.message().is_sip() {
+        let value = sip::find_call_id(&payload, line).ok_or(Verdict::OutOfBounds)?;
+        let value = payload.forget(value);
+        if value != 0 {
+            let found = sip::call_id(&payload, value, key);
             if let Some(id) = found.ok_or(Verdict::OutOfBounds)? {
-                call.has_call_id = 1;
+                has_call_id = true;
                 call.hash = id.hash;
                 maps::record(|decision| {
                     decision.call_id = id.offset as u16;
@@ -136,20 +155,20 @@ fn read(packet: Packet, datagram: Datagram, listener: u16, source: u16) -> Resul
                 }
             }
         }
-        if call.has_call_id == 0 {
+        if !has_call_id {
             count::event(Event::NoCallId);
         }
     }
-    if call.has_call_id == 0 {
+    if !has_call_id {
         call.hash = hash::source(key, &call.datagram.source(packet)?);
     }
     maps::record(|decision| {
-        decision.key = if call.has_call_id != 0 { Key::CallId } else { Key::SourceIp } as u8;
+        decision.key = if has_call_id { Key::CallId } else { Key::SourceIp } as u8;
         decision.hash = call.hash;
         decision.method = message.method();
         decision.status = message.status();
     });
-    call.has_call_id = packet.forget(call.has_call_id);
+    call.has_call_id = Flag::new(packet, has_call_id);
     Ok(call)
 }
 
@@ -157,49 +176,63 @@ fn read(packet: Packet, datagram: Datagram, listener: u16, source: u16) -> Resul
 #[inline(always)]
 fn recall(call: &mut Call) -> Result<(), Verdict> {
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
-    let whose = if call.listener != 0 {
+    let whose = if call.to_vip.is_set() {
         Whose { service: maps::listener(call.listener)?.service, endpoint: 0 }
     } else {
         let primary = maps::endpoint(call.source)?.primary;
         Whose { service: maps::binding(primary)?.service, endpoint: call.source }
     };
     let is_marked = dialogs.is_marked(whose.service)?;
-    if is_marked || call.listener == 0 || client::needs_entry(call.message) {
+    if is_marked || !call.to_vip.is_set() || call.message().concerns_entry() {
         call.found = dialogs.find(whose)?;
     }
-    call.is_marked = call.packet.forget(is_marked.into());
+    call.is_marked = Flag::new(call.packet, is_marked);
     Ok(())
 }
 
-/// Which headers decide: the To tag says whether a request makes a dialog or is inside one, the
-/// CSeq which request a backend answers.
+/// Reads the other headers where they decide: the To tag says whether a request makes a dialog or
+/// is inside one, the CSeq which request a backend answers.
+#[inline(always)]
+fn read_on(call: &mut Call) {
+    let needed = needed(call);
+    if needed != 0 {
+        let place = call.payload.pack(call.line);
+        let examined = Examined(examine::examine(call.packet.context(), place, needed));
+        if examined.has_second_call_id() {
+            count::event(Event::SecondCallId);
+        }
+        call.examined = examined;
+    }
+    call.examined = Examined(call.payload.forget_word(call.examined.0));
+}
+
+/// Which headers decide, as bits of [`need`]; 0 = none.
 #[inline(always)]
 fn needed(call: &Call) -> u32 {
-    let message = call.message;
-    let from_backend = call.source != 0;
-    if message.forms_dialog() || (from_backend && message.is_request()) {
-        need::CALL_ID | need::TO
-    } else if message.is_success(200) || (from_backend && message.is_success(101)) {
-        need::CALL_ID | need::CSEQ
-    } else {
-        need::CALL_ID
-    }
-}
-
-/// Reads the headers that [`needed`] names, where it matters.
-#[inline(always)]
-fn read_on(call: &mut Call) -> Result<(), Verdict> {
-    if call.message.is_request() {
-        let unknown = !call.found.exists() && call.message.forms_dialog();
-        if call.headers.to != 0 && (unknown || call.source != 0) {
-            call.in_dialog = to_tag(call.packet.context(), call.payload.pack(call.headers.to));
+    let message = || call.message();
+    let found = &call.found;
+    let mut needed = 0;
+    if call.from_backend.is_set() {
+        // To another service's VIP it goes as a client's: what its own entry says is not known.
+        let own = if call.to_vip.is_set() || !found.is_own() { 0 } else { found.state() };
+        if message().is_request()
+            && own != State::ConfirmedInvite.bits()
+            && own != State::ConfirmedOther.bits()
+        {
+            needed = need::TO;
+        } else if message().is_lasting() && own != State::ConfirmedInvite.bits() {
+            needed = need::CSEQ;
         }
-    } else if call.headers.cseq != 0 && (call.source != 0 || call.found.exists()) {
-        call.cseq = cseq(call.packet.context(), call.payload.pack(call.headers.cseq));
+    } else if message().is_success()
+        && found.exists()
+        && found.state() != State::ConfirmedInvite.bits()
+    {
+        needed = need::CSEQ;
     }
-    call.in_dialog = call.packet.forget(call.in_dialog);
-    call.cseq = call.packet.forget(call.cseq);
-    Ok(())
+    if call.to_vip.is_set() && !found.exists() && message().forms_dialog() {
+        needed |= need::TO | need::ALL;
+    }
+    needed
 }
 
 /// A table without probes may live for `controller_lost`; then the program stands aside.
@@ -210,31 +243,4 @@ fn check_controller() -> Result<(), Verdict> {
         return Err(Verdict::ControllerLost);
     }
     Ok(())
-}
-
-/// 1 if the To header whose value is `packed` (see [`Payload::pack`]) has a tag. A function of its
-/// own, which the verifier walks once and not for each path that leads here; the call costs new
-/// dialogs some nanoseconds.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn to_tag(ctx: *mut xdp_md, packed: u64) -> u32 {
-    let (payload, value) = Payload::unpack(Packet::of(ctx), packed);
-    // Out of bounds, which cannot happen, means no tag: at worst an entry too many.
-    sip::has_tag(&payload, value).unwrap_or(false).into()
-}
-
-/// Number of the method in the CSeq header whose value is `packed`, 0 = other; as [`to_tag`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn cseq(ctx: *mut xdp_md, packed: u64) -> u32 {
-    let (payload, value) = Payload::unpack(Packet::of(ctx), packed);
-    sip::cseq_method(&payload, value).map_or(0, |method| method as u32)
-}
-
-/// Length of a Call-ID of more than 256 bytes, of which `packed` is the place; as [`to_tag`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn long_length(ctx: *mut xdp_md, packed: u64) -> u32 {
-    let (payload, at) = Payload::unpack(Packet::of(ctx), packed);
-    sip::long_length(&payload, at).unwrap_or(sip::MAX_LENGTH)
 }

@@ -11,7 +11,7 @@ use crate::{
     count,
     dialog::{Dialogs, Found},
     egress, maps,
-    packet::Packet,
+    packet::{Flag, Packet},
     parse::Datagram,
     pipeline::{Call, Outcome},
     rewrite::nat::{self, Side},
@@ -25,7 +25,7 @@ use crate::{
 pub fn check(
     packet: Packet,
     datagram: &Datagram,
-    listener: u16,
+    to_vip: Flag,
     source: u16,
 ) -> Result<(), Verdict> {
     let endpoint = maps::endpoint(source)?;
@@ -34,7 +34,7 @@ pub fn check(
         return Err(Verdict::NotUnicast);
     }
     service::check_origin(packet, datagram, endpoint)?;
-    if listener != 0 {
+    if to_vip.is_set() {
         return Ok(());
     }
     if service::is_host(to) {
@@ -57,7 +57,7 @@ pub fn reply(call: &Call) -> Result<Outcome, Verdict> {
     let endpoint = maps::endpoint(call.source)?;
     let mut id = endpoint.primary;
     let mut listener = maps::binding(id)?.listener;
-    if call.has_call_id != 0 {
+    if call.has_call_id.is_set() {
         let pinned = note(call, &call.found, endpoint)?;
         if pinned != 0 {
             maps::record(|decision| decision.key = Key::Dialog as u8);
@@ -81,9 +81,9 @@ pub fn reply(call: &Call) -> Result<Outcome, Verdict> {
     const UNKNOWN: NextHop = egress::EMPTY;
     let next_hop = egress::route_to(call.packet, &call.datagram)?.unwrap_or(&UNKNOWN);
     let exit = egress::send(call.packet, &call.datagram, next_hop)?;
-    let verdict = if call.message.is_request() {
+    let verdict = if call.message().is_request() {
         Verdict::ServerRequest
-    } else if call.message.is_response() {
+    } else if call.message().is_response() {
         Verdict::Response
     } else {
         Verdict::ServerOther
@@ -94,7 +94,7 @@ pub fn reply(call: &Call) -> Result<Outcome, Verdict> {
 #[inline(always)]
 fn count_reply(call: &Call, id: u16) {
     let bytes = u64::from(call.datagram.ip_len);
-    let message = call.message;
+    let message = call.message();
     count::binding(id, |stats| {
         stats.replied += 1;
         stats.replied_bytes += bytes;
@@ -114,14 +114,15 @@ fn count_reply(call: &Call, id: u16) {
 #[inline(always)]
 pub fn note(call: &Call, found: &Found, endpoint: &Endpoint) -> Result<u16, Verdict> {
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
-    let is_own = found.exists() && found.is_own != 0;
-    let state = if is_own { found.entry.state_bits() } else { 0 };
-    let new = transition::by_backend(call.message, call.cseq, call.in_dialog, state);
-    if new == 0 {
+    let state = if found.is_own() { found.state() } else { 0 };
+    let examined = call.examined;
+    let new = transition::by_backend(call.message(), examined.cseq(), examined.in_dialog(), state);
+    let new = call.packet.forget_all(new);
+    if call.packet.forget_all(new) == 0 {
         return Ok(0);
     }
     // The entry may be that of another service that has the endpoint too: its slots count.
-    let id = if is_own { found.entry.binding() } else { endpoint.primary };
+    let id = if found.is_own() { found.entry.binding() } else { endpoint.primary };
     let id = call.packet.forget_word(id.into()) as u16;
     let binding = maps::binding(id)?;
     let owner = {
@@ -129,12 +130,12 @@ pub fn note(call: &Call, found: &Found, endpoint: &Endpoint) -> Result<u16, Verd
         if owner == 0 { 0 } else { maps::binding(owner)?.endpoint }
     };
     let elsewhere = call.packet.forget((binding.endpoint != owner).into());
-    if is_own {
+    if found.is_own() {
         dialogs.update(found.way, found.entry, id, new, elsewhere.into());
     } else if found.exists() {
         // Another backend of the service has the dialog. Only a request takes it over, and only
         // from one that is down: neither a spiral nor a late answer moves a call.
-        if !call.message.is_request() || Target::of(found.entry.binding())?.is_usable() {
+        if !call.message().is_request() || Target::of(found.entry.binding())?.is_usable() {
             return Ok(0);
         }
         count::event(Event::DialogMoved);

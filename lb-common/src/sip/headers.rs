@@ -4,7 +4,7 @@
 //! line. Folded lines start with a blank and so are no header. Names match in any letter case, as
 //! a whole, with SP or HTAB allowed before the colon.
 
-use super::{Window, swar};
+use super::{Window, cursor::Cursor, search::is_call_id, swar};
 
 /// A search looks at the line feeds in at least this many bytes from its start, if there are no
 /// more than 64 of them.
@@ -18,60 +18,143 @@ pub const MAX_BLANKS: u32 = 7;
 
 /// Headers that a search may have to find before it ends early; bits.
 pub mod need {
-    pub const CALL_ID: u32 = 1;
-    pub const TO: u32 = 2;
-    pub const CSEQ: u32 = 4;
+    pub const TO: u32 = 1 << super::TO;
+    pub const CSEQ: u32 = 1 << super::CSEQ;
+    pub const VIA: u32 = 1 << super::VIA;
+    pub const FROM: u32 = 1 << super::FROM;
+    /// Replaces (RFC 3891) or Join (RFC 3911), whichever stands first; both at once are an error of
+    /// the sender.
+    pub const REFERENCE: u32 = 1 << super::REFERENCE;
+    pub const CALL_ID: u32 = 1 << super::CALL_ID;
     /// Search to the blank line.
-    pub const ALL: u32 = 8;
+    pub const ALL: u32 = 1 << super::BLANK_LINE;
 }
 
-/// Where header values were found: offset of the byte behind the colon of the first such line,
+/// What a line is. The first five have a field of 12 bits each in [`Headers`].
+const TO: u32 = 0;
+const CSEQ: u32 = 1;
+const VIA: u32 = 2;
+const FROM: u32 = 3;
+const REFERENCE: u32 = 4;
+/// Has two bits there: seen, and seen twice.
+const CALL_ID: u32 = 5;
+const BLANK_LINE: u32 = 6;
+const OTHER: u32 = 7;
+
+const FIELD: u32 = 12;
+const ONE_CALL_ID: u64 = 1 << 60;
+const TWO_CALL_IDS: u64 = 1 << 61;
+const IS_JOIN: u64 = 1 << 62;
+
+/// Where header values were found: offsets of the byte behind the colon of the first such line,
 /// 0 = not found.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "user", derive(Debug))]
-pub struct Headers {
-    pub call_id: u32,
-    pub to: u32,
-    pub cseq: u32,
-    /// 1 if a second Call-ID line was seen; only as far as the search went.
-    pub second_call_id: u32,
+pub struct Headers(u64);
+
+impl Headers {
+    #[inline(always)]
+    const fn field(self, kind: u32) -> u32 {
+        (self.0 >> (kind * FIELD)) as u32 & 0xfff
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(self) -> u32 {
+        self.field(TO)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn cseq(self) -> u32 {
+        self.field(CSEQ)
+    }
+
+    /// The topmost Via.
+    #[inline(always)]
+    #[must_use]
+    pub const fn via(self) -> u32 {
+        self.field(VIA)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn from(self) -> u32 {
+        self.field(FROM)
+    }
+
+    /// Replaces or Join.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reference(self) -> u32 {
+        self.field(REFERENCE)
+    }
+
+    /// True if [`Headers::reference`] is a Join.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_join(self) -> bool {
+        self.0 & IS_JOIN != 0
+    }
+
+    /// True if a second Call-ID line was seen; only as far as the search went.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_second_call_id(self) -> bool {
+        self.0 & TWO_CALL_IDS != 0
+    }
 }
 
-/// Searches behind `from`, the offset of the start line, until all of `needed` (bits of [`need`])
+#[cfg(feature = "user")]
+impl core::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Headers")
+            .field("to", &self.to())
+            .field("cseq", &self.cseq())
+            .field("via", &self.via())
+            .field("from", &self.from())
+            .field("reference", &self.reference())
+            .field("is_join", &self.is_join())
+            .field("has_second_call_id", &self.has_second_call_id())
+            .finish()
+    }
+}
+
+/// Searches behind `from`, the offset of the start line, until all of `needed` (bits of [`need`], at
+/// least one)
 /// are found, at the latest to the blank line.
 #[inline(always)]
 pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
-    let zero = || window.forget(0);
-    let mut headers = Headers { call_id: zero(), to: zero(), cseq: zero(), second_call_id: zero() };
-    let mut found = zero();
-    let mut at = window.forget(from);
-    // Line feeds of the current block that are still to be looked at, and where the block starts.
-    let mut feeds = window.forget_all(0);
-    let mut base = window.forget_all(0);
+    let mut headers = Headers(window.forget_word(0));
+    let mut found = window.forget(0);
+    let mut cursor = Cursor::before(window, from);
     // One flat loop that takes a block or a line at each turn: the verifier walks its body once a
     // turn, not once for each line that a block might have.
     for _ in 0..TURNS {
-        if feeds == 0 {
-            let len = window.len();
-            if window.forget(at) >= len {
+        if cursor.needs_block(window) {
+            let Some(block) = cursor.next_block(window, window.len()) else { break };
+            cursor.note(window, block, line_feeds(window.block(block.offset)?));
+        }
+        if !cursor.needs_block(window) {
+            let line = cursor.line(window);
+            let word = window.padded_near(line)?;
+            // One way for all names from here on.
+            let name = Name(window.forget(Name::of(word).0));
+            if window.forget(name.kind()) == BLANK_LINE {
                 break;
             }
-            // The last block is the last 32 bytes; what it repeats of the one before, or has of
-            // the bytes before the payload, is masked.
-            let repeated = window.excess(at.wrapping_add(32), len);
-            base = at.wrapping_sub(repeated);
-            at = window.forget(at.wrapping_add(32));
-            feeds = line_feeds(window.block(base)?) >> (repeated & 31) << (repeated & 31);
-        }
-        if feeds != 0 {
-            let line = window.forget(base.wrapping_add(swar::lowest(feeds)).wrapping_add(1));
-            let kind = visit(window, line, &mut headers)?;
-            found = window.forget(found | kind);
-            if kind == BLANK_LINE || window.forget(found) & needed == needed {
-                break;
+            if window.forget(name.kind()) != OTHER {
+                let value = colon(window, line, word, name.length())?;
+                if window.forget(value) != 0 {
+                    headers.note(name, value);
+                    headers = Headers(window.forget_word(headers.0));
+                    found = window.forget(found | 1 << name.kind());
+                    if window.forget(found) & needed == needed {
+                        break;
+                    }
+                }
             }
         }
-        feeds = window.forget_all(feeds & feeds.wrapping_sub(1));
+        cursor.step(window);
     }
     Some(headers)
 }
@@ -92,68 +175,90 @@ fn line_feeds(words: [u64; 4]) -> u32 {
         | swar::gather(swar::equal(words[3], b'\n')) << 24
 }
 
-/// What [`visit`] returns beside the bits of [`need`].
-const BLANK_LINE: u32 = 16;
+impl Headers {
+    #[inline(always)]
+    const fn note(&mut self, name: Name, value: u32) {
+        let kind = name.kind();
+        if kind == CALL_ID {
+            self.0 |= if self.0 & ONE_CALL_ID == 0 { ONE_CALL_ID } else { TWO_CALL_IDS };
+        } else if self.field(kind) == 0 {
+            self.0 |= (value as u64) << (kind * FIELD) | name.join();
+        }
+    }
+}
 
-/// Looks at the line that starts at `line`: what it is, 0 = nothing that is looked for.
-#[inline(always)]
-fn visit<W: Window>(window: &W, line: u32, headers: &mut Headers) -> Option<u32> {
-    const fn name(text: &[u8; 8]) -> u64 {
-        u64::from_le_bytes(*text)
+/// What the start of a line says: its kind (0–7), the length of the name shifted left by 4, and
+/// 0x100 for Join.
+#[derive(Clone, Copy)]
+struct Name(u32);
+
+impl Name {
+    const fn new(kind: u32, length: u32) -> Self {
+        Self(kind | length << 4)
     }
-    let word = window.padded_near(line)?;
-    let first = word as u8;
-    if first == b'\n' || word as u16 == u16::from_le_bytes(*b"\r\n") {
-        return Some(BLANK_LINE);
+
+    const fn kind(self) -> u32 {
+        self.0 & 7
     }
-    // Fold the case of letters, and of letters only: CR | 0x20 would be a hyphen.
-    let folded = first | 0x20;
-    let (kind, length) = if folded == b'c' {
-        let call_id = (word | const { name(b"    \0  \0") }) & 0x00ff_ffff_ffff_ffff;
-        if call_id == const { name(b"call-id\0") } {
-            (need::CALL_ID, 7)
-        } else if (word as u32 | 0x2020_2020) == u32::from_le_bytes(*b"cseq") {
-            (need::CSEQ, 4)
-        } else {
-            return Some(0);
+
+    const fn length(self) -> u32 {
+        self.0 >> 4 & 15
+    }
+
+    const fn join(self) -> u64 {
+        (self.0 as u64 >> 8 & 1) * IS_JOIN
+    }
+
+    /// The name that `word`, the first eight bytes of a line, starts with; not all of them are
+    /// looked at if the line is none of those that are looked for.
+    #[inline(always)]
+    const fn of(word: u64) -> Self {
+        const fn text(name: &[u8; 8]) -> u64 {
+            u64::from_le_bytes(*name)
         }
-    } else if folded == b'i' {
-        (need::CALL_ID, 1)
-    } else if folded == b't' {
-        (need::TO, if (word >> 8) as u8 | 0x20 == b'o' { 2 } else { 1 })
-    } else {
-        return Some(0);
-    };
-    // One way for all names from here on.
-    let packed = window.forget(kind << 4 | length);
-    let (kind, length) = (packed >> 4, packed & 7);
-    let value = colon(window, line, word, length)?;
-    if value == 0 {
-        return Some(0);
-    }
-    // Each comparison takes a copy of its own, so that what it teaches the verifier does not last.
-    if window.forget(kind) == need::CALL_ID {
-        if window.forget(headers.call_id) == 0 {
-            headers.call_id = value;
-        } else {
-            headers.second_call_id = window.forget(1);
+        // Folds the case of letters. Other bytes may become letters only from where no letter was
+        // compared: a name that matches has letters there, but for the hyphen of Call-ID.
+        let folded = word | const { text(b"        ") };
+        let first = folded as u8;
+        if first == b'c' {
+            if is_call_id(word) {
+                return Self::new(CALL_ID, 7);
+            }
+            if folded as u32 == text(b"cseq\0\0\0\0") as u32 {
+                return Self::new(CSEQ, 4);
+            }
+        } else if first == b't' {
+            return Self::new(TO, if (folded >> 8) as u8 == b'o' { 2 } else { 1 });
+        } else if first == b'v' {
+            let is_long = folded as u32 & 0x00ff_ffff == text(b"via\0\0\0\0\0") as u32;
+            return Self::new(VIA, if is_long { 3 } else { 1 });
+        } else if first == b'f' {
+            let is_long = folded as u32 == text(b"from\0\0\0\0") as u32;
+            return Self::new(FROM, if is_long { 4 } else { 1 });
+        } else if first == b'i' {
+            return Self::new(CALL_ID, 1);
+        } else if first == b'r' {
+            if folded == text(b"replaces") {
+                return Self::new(REFERENCE, 8);
+            }
+        } else if first == b'j' {
+            if folded as u32 == text(b"join\0\0\0\0") as u32 {
+                return Self(REFERENCE | 4 << 4 | 0x100);
+            }
+        } else if word as u8 == b'\n' || word as u16 == u16::from_le_bytes(*b"\r\n") {
+            return Self::new(BLANK_LINE, 0);
         }
-    } else if window.forget(kind) == need::TO {
-        if window.forget(headers.to) == 0 {
-            headers.to = value;
-        }
-    } else if window.forget(headers.cseq) == 0 {
-        headers.cseq = value;
+        Self::new(OTHER, 0)
     }
-    Some(kind)
 }
 
 /// The offset behind the colon that follows the name, `length` bytes long, at `line`, of which
 /// `word` is the start; up to [`MAX_BLANKS`] blanks may stand between. 0 = there is none.
 #[inline(always)]
-fn colon<W: Window>(window: &W, line: u32, word: u64, length: u32) -> Option<u32> {
+pub(super) fn colon<W: Window>(window: &W, line: u32, word: u64, length: u32) -> Option<u32> {
     let at = line.wrapping_add(length);
-    if (word >> (length * 8)) as u8 == b':' {
+    // A name of eight bytes has its colon behind the word; the shift then shows its first letter.
+    if (word >> (length * 8 & 63)) as u8 == b':' {
         return Some(window.forget(at.wrapping_add(1)));
     }
     let word = window.padded_near(at)?;

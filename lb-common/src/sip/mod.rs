@@ -1,8 +1,10 @@
 //! Reading SIP where it lies: in a packet in the kernel, in a buffer on the host.
 
 mod call_id;
+mod cursor;
 mod dialog;
 mod headers;
+mod search;
 mod start_line;
 mod swar;
 mod window;
@@ -10,6 +12,7 @@ mod window;
 pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id, long_length};
 pub use dialog::{cseq_method, has_tag};
 pub use headers::{Headers, MAX_BLANKS, REACH, TURNS, need, scan};
+pub use search::{Pairs, SEARCH_TURNS, find_call_id};
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
 #[cfg(feature = "user")]
 pub use window::Payload;
@@ -30,11 +33,11 @@ mod tests {
         assert_eq!(message, Message::Request(Method::Invite));
         let headers = scan(&window, need::ALL, start).unwrap();
         let key = HashKey { k0: 1, k1: 2 };
-        let found = call_id(&window, headers.call_id, key).unwrap().unwrap();
+        let found = call_id(&window, find_call_id(&window, start).unwrap(), key).unwrap().unwrap();
         assert_eq!(found.hash, hash::bytes(key, b"a84b4c76e66710@pc33"));
         assert_eq!(found.length, 19);
-        assert!(!has_tag(&window, headers.to).unwrap());
-        assert_eq!(cseq_method(&window, headers.cseq).unwrap(), Method::Invite);
-        assert_eq!(headers.second_call_id, 0);
+        assert!(!has_tag(&window, headers.to()).unwrap());
+        assert_eq!(cseq_method(&window, headers.cseq()).unwrap(), Method::Invite);
+        assert!(!headers.has_second_call_id());
     }
 }

@@ -124,100 +124,154 @@ pub enum Message {
     Keepalive,
 }
 
-/// A [`Message`] in one number, as the datapath carries it: requests are the method's number,
-/// responses 1,024 and the status code.
+/// A [`Message`] as the datapath carries it: a set of bits, so that each question about it is one
+/// AND. Bits 0–15 are the methods by their numbers, those from 16 on as named below, 32–47 the
+/// number of the method or the status code.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
-pub struct Code(u32);
+pub struct Code(u64);
 
 impl Code {
-    const STUN: u32 = 32;
-    const KEEPALIVE: u32 = 33;
-    const RESPONSE: u32 = 1024;
+    const REQUEST: u64 = 0xffff;
+    const RESPONSE: u64 = 1 << 16;
+    /// 101–299: an early dialog or a success.
+    const LASTING: u64 = 1 << 17;
+    /// 200–299.
+    const SUCCESS: u64 = 1 << 18;
+    const STUN: u64 = 1 << 19;
+    const KEEPALIVE: u64 = 1 << 20;
 
     #[inline(always)]
     #[must_use]
     pub const fn new(message: Message) -> Self {
         Self(match message {
-            Message::Request(method) => method as u32,
+            Message::Request(method) => Self::bit(method) | (method as u64) << 32,
             Message::Stun => Self::STUN,
             Message::Keepalive => Self::KEEPALIVE,
-            Message::Response(status) => Self::RESPONSE + status as u32,
+            Message::Response(status) => {
+                let class = if status.wrapping_sub(101) >= 199 {
+                    0
+                } else if status < 200 {
+                    Self::LASTING
+                } else {
+                    Self::LASTING | Self::SUCCESS
+                };
+                Self::RESPONSE | class | (status as u64) << 32
+            }
         })
+    }
+
+    #[inline(always)]
+    const fn bit(method: Method) -> u64 {
+        1 << method as u64
+    }
+
+    #[inline(always)]
+    const fn has(self, bits: u64) -> bool {
+        self.0 & bits != 0
     }
 
     /// The same code, passed through `change`, which must return what it is given.
     #[inline(always)]
     #[must_use]
-    pub fn via(self, change: impl Fn(u32) -> u32) -> Self {
+    pub fn via(self, change: impl Fn(u64) -> u64) -> Self {
         Self(change(self.0))
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn is_request(self) -> bool {
-        self.0 < Self::STUN
+        self.has(Self::REQUEST)
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn is(self, method: Method) -> bool {
-        self.0 == method as u32
+        self.has(Self::bit(method))
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn is_response(self) -> bool {
-        self.0 >= Self::RESPONSE
+        self.has(Self::RESPONSE)
     }
 
-    /// True for a response with a status code from `low` to 299.
+    /// True for a response of 101–299: a dialog, early at least.
     #[inline(always)]
     #[must_use]
-    pub const fn is_success(self, low: u32) -> bool {
-        self.0 >= Self::RESPONSE + low && self.0 < Self::RESPONSE + 300
+    pub const fn is_lasting(self) -> bool {
+        self.has(Self::LASTING)
+    }
+
+    /// True for a response of 200–299.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        self.has(Self::SUCCESS)
     }
 
     /// True for requests that can create a dialog or its like (RFC 3261 §12, RFC 6665, RFC 3515).
     #[inline(always)]
     #[must_use]
     pub const fn forms_dialog(self) -> bool {
-        self.is(Method::Invite) || self.is(Method::Subscribe) || self.is(Method::Refer)
+        self.has(
+            Self::bit(Method::Invite) | Self::bit(Method::Subscribe) | Self::bit(Method::Refer),
+        )
+    }
+
+    /// True for requests that are complete without a dialog; unknown methods count so.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stands_alone(self) -> bool {
+        self.has(
+            Self::bit(Method::Register)
+                | Self::bit(Method::Message)
+                | Self::bit(Method::Publish)
+                | Self::bit(Method::Options)
+                | Self::bit(Method::Other),
+        )
+    }
+
+    /// True for messages that make a dialog's entry, keep it fresh or end it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn concerns_entry(self) -> bool {
+        self.forms_dialog()
+            || self.has(Self::bit(Method::Update) | Self::bit(Method::Bye) | Self::SUCCESS)
     }
 
     /// True for requests and responses.
     #[inline(always)]
     #[must_use]
     pub const fn is_sip(self) -> bool {
-        self.is_request() || self.is_response()
+        self.has(Self::REQUEST | Self::RESPONSE)
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn is_stun(self) -> bool {
-        self.0 == Self::STUN
+        self.has(Self::STUN)
     }
 
     /// Status code of a response, else 0.
     #[inline(always)]
     #[must_use]
     pub const fn status(self) -> u16 {
-        if self.is_response() { (self.0 - Self::RESPONSE) as u16 } else { 0 }
+        if self.is_response() { (self.0 >> 32) as u16 } else { 0 }
     }
 
     /// Number of the method of a request, else 0.
     #[inline(always)]
     #[must_use]
     pub const fn method(self) -> u8 {
-        if self.is_request() { self.0 as u8 } else { 0 }
+        if self.is_request() { (self.0 >> 32) as u8 } else { 0 }
     }
 }
 
 /// Reads the start line; also returns where it starts, behind leading CR and LF (RFC 3261 §7.5).
 #[inline(always)]
 pub fn start_line<W: Window>(window: &W) -> Option<(Message, u32)> {
-    let len = window.len();
-    if len < 12 {
+    if window.forget(window.len()) < 12 {
         return Some((Message::Keepalive, 0));
     }
     let mut start = 0;

@@ -14,6 +14,13 @@ pub(crate) const fn zeros(word: u64) -> u64 {
     !(((word & !HIGH) + !HIGH) | word) & HIGH
 }
 
+/// Bit 7 of each byte may be set if it is zero; never clear where it is. To be ORed over several
+/// words and masked once by [`HIGH_BITS`].
+#[inline(always)]
+pub(crate) const fn may_have_zero(word: u64) -> u64 {
+    word.wrapping_sub(ONES)
+}
+
 /// Bytes that equal `b`; exact.
 #[inline(always)]
 pub(crate) const fn equal(word: u64, b: u8) -> u64 {
@@ -45,7 +52,7 @@ pub(crate) const fn may_have_line_feed(word: u64) -> u64 {
     word.wrapping_sub(all(0x0b))
 }
 
-/// The bits that [`may_have_line_feed`] speaks by.
+/// The bits that [`may_have_line_feed`] and [`may_have_zero`] speak by.
 pub(crate) const HIGH_BITS: u64 = HIGH;
 
 /// Index of the first byte of a mask that is not zero.
@@ -102,6 +109,9 @@ mod tests {
                 }
                 if *b == b'\n' {
                     prop_assert!(filter & HIGH_BITS != 0);
+                }
+                if *b == 0 {
+                    prop_assert!(may_have_zero(word) & HIGH_BITS != 0);
                 }
             }
             let bits = gather(zeros(word));

@@ -1,5 +1,7 @@
 //! The one way by which the scanner reads bytes.
 
+use super::search::Pairs;
+
 /// A datagram's payload, readable in words.
 ///
 /// Offsets count bytes from the start of the payload. They may lie up to 32 bytes before it (the
@@ -11,6 +13,10 @@ pub trait Window {
     /// The 32 bytes at `offset` as four little-endian words; `None` if they are not all in the
     /// packet.
     fn block(&self, offset: u32) -> Option<[u64; 4]>;
+
+    /// The block at `offset`, each of its words with the one that starts a byte later; `None` if
+    /// the 33 bytes are not all in the packet.
+    fn pairs(&self, offset: u32) -> Option<Pairs>;
 
     /// The 8 bytes at `offset`, little-endian; `None` if they are not all in the packet.
     fn word(&self, offset: u32) -> Option<u64>;
@@ -30,6 +36,21 @@ pub trait Window {
         number
     }
 
+    /// The same for any 64-bit number.
+    #[inline(always)]
+    #[must_use]
+    fn forget_word(&self, number: u64) -> u64 {
+        number
+    }
+
+    /// The upper 32 bits of a number; in the kernel so that comparing them teaches the verifier
+    /// nothing of the whole.
+    #[inline(always)]
+    #[must_use]
+    fn high(&self, number: u64) -> u64 {
+        number >> 32
+    }
+
     /// [`super::long_length`]; a window may call it out of line.
     #[inline(always)]
     fn long_length(&self, at: u32) -> Option<u32>
@@ -44,11 +65,17 @@ pub trait Window {
         self.len() == 0
     }
 
-    /// `a - b`, or 0 if that would be negative; in the kernel without a branch, which the verifier
-    /// would walk both ways.
+    /// `number`, or 0 if it is negative; in the kernel without a branch, which the verifier would
+    /// walk both ways.
+    #[inline(always)]
+    fn positive(&self, number: i64) -> u32 {
+        number.max(0) as u32
+    }
+
+    /// `a - b`, or 0 if that would be negative.
     #[inline(always)]
     fn excess(&self, a: u32, b: u32) -> u32 {
-        a.saturating_sub(b)
+        self.positive(i64::from(a) - i64::from(b))
     }
 
     /// The 8 bytes at `offset`; those at and beyond the end read as zero.
@@ -106,6 +133,11 @@ impl Window for Payload {
             *word = u64::from_le_bytes(*chunk);
         }
         Some(words)
+    }
+
+    fn pairs(&self, offset: u32) -> Option<Pairs> {
+        let (these, next) = (self.block(offset)?, self.block(offset.wrapping_add(1))?);
+        Some([(these[0], next[0]), (these[1], next[1]), (these[2], next[2]), (these[3], next[3])])
     }
 
     fn word(&self, offset: u32) -> Option<u64> {

@@ -3,18 +3,29 @@
 use std::fmt::Debug;
 
 use lb_common::hash::HashKey;
-use lb_common::sip::{self, CallId, Headers, Message, Method, Payload, need};
+use lb_common::sip::{self, CallId, Message, Method, Payload, need};
 
-use crate::reference;
+use crate::reference::{self, Lines};
 
 pub(crate) const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
+
+/// Sets of headers that a search may end with; the last is the search to the blank line.
+const SETS: [u32; 7] = [
+    need::CALL_ID,
+    need::TO,
+    need::CSEQ | need::CALL_ID,
+    need::VIA,
+    need::FROM | need::TO,
+    need::REFERENCE,
+    need::ALL,
+];
 
 /// What a message is, all headers read in one pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Reading {
     pub(crate) message: Message,
     pub(crate) start: u32,
-    pub(crate) headers: Headers,
+    pub(crate) headers: Lines,
     pub(crate) call_id: Option<CallId>,
     /// `None` without a To header.
     pub(crate) to_tag: Option<bool>,
@@ -32,7 +43,7 @@ pub(crate) fn read(payload: &[u8]) -> Result<Reading, String> {
     let mut reading = Reading {
         message,
         start,
-        headers: Headers::default(),
+        headers: Lines::default(),
         call_id: None,
         to_tag: None,
         cseq: None,
@@ -42,18 +53,21 @@ pub(crate) fn read(payload: &[u8]) -> Result<Reading, String> {
         Message::Stun | Message::Keepalive => return Ok(reading),
     }
 
-    // For every set of headers; the last is the search to the blank line.
-    for needed in 0..=need::CALL_ID | need::TO | need::CSEQ | need::ALL {
+    for needed in SETS {
         reading.headers = same(
             "scan",
-            sip::scan(&window, needed, start),
+            sip::scan(&window, needed, start).map(Lines::from),
             reference::scan(payload, needed, start),
         )?;
     }
 
     let headers = reading.headers;
-    if headers.call_id != 0 {
-        let value = headers.call_id;
+    let value = same(
+        "find_call_id",
+        sip::find_call_id(&window, start),
+        reference::find_call_id(payload, start),
+    )?;
+    if value != 0 {
         reading.call_id = same(
             "call_id",
             sip::call_id(&window, value, KEY),

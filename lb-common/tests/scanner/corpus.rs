@@ -83,7 +83,7 @@ impl Named {
         self.same("kind", reading.message, kind)?;
         self.same("call_id", found.as_deref().map(escaped), value.as_deref().map(escaped))?;
         self.same("length of call_id", reading.call_id.map(|found| found.length), length)?;
-        self.same("duplicate", reading.headers.second_call_id == 1, expected.duplicate)?;
+        self.same("duplicate", reading.headers.has_second_call_id, expected.duplicate)?;
         self.same("to_tag", reading.to_tag, expected.to_tag)?;
         self.same("cseq", reading.cseq, cseq)
     }

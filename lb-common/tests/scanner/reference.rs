@@ -84,42 +84,105 @@ fn method(text: &[u8]) -> Method {
         .unwrap_or(Method::Other)
 }
 
+/// Header values, as [`sip::Headers`] has them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Lines {
+    pub(crate) to: u32,
+    pub(crate) cseq: u32,
+    pub(crate) via: u32,
+    pub(crate) from: u32,
+    pub(crate) reference: u32,
+    pub(crate) is_join: bool,
+    pub(crate) has_second_call_id: bool,
+}
+
+impl From<Headers> for Lines {
+    fn from(headers: Headers) -> Self {
+        Self {
+            to: headers.to(),
+            cseq: headers.cseq(),
+            via: headers.via(),
+            from: headers.from(),
+            reference: headers.reference(),
+            is_join: headers.is_join(),
+            has_second_call_id: headers.has_second_call_id(),
+        }
+    }
+}
+
 /// Walks the lines behind the one at `from` until all of `needed` are found.
-pub(crate) fn scan(payload: &[u8], needed: u32, from: u32) -> Headers {
-    let mut headers = Headers::default();
+pub(crate) fn scan(payload: &[u8], needed: u32, from: u32) -> Lines {
+    let mut lines = Lines::default();
+    let mut call_ids = 0;
     let mut found = 0;
     for start in line_starts(payload, from as usize) {
         let line = rest(payload, start);
-        if line.starts_with(b"\n") || line.starts_with(b"\r\n") {
+        if is_blank_line(line) {
             break;
         }
         let value = |names: &[&str]| {
             let behind = names.iter().find_map(|name| behind_colon(line, name))?;
             Some((start + behind) as u32)
         };
-        if let Some(value) = value(&["call-id", "i"]) {
+        let first = |field: &mut u32, value: u32| *field = if *field == 0 { value } else { *field };
+        if value(&["call-id", "i"]).is_some() {
             found |= need::CALL_ID;
-            if headers.call_id == 0 {
-                headers.call_id = value;
-            } else {
-                headers.second_call_id = 1;
-            }
+            call_ids += 1;
         } else if let Some(value) = value(&["to", "t"]) {
             found |= need::TO;
-            if headers.to == 0 {
-                headers.to = value;
-            }
+            first(&mut lines.to, value);
         } else if let Some(value) = value(&["cseq"]) {
             found |= need::CSEQ;
-            if headers.cseq == 0 {
-                headers.cseq = value;
+            first(&mut lines.cseq, value);
+        } else if let Some(value) = value(&["via", "v"]) {
+            found |= need::VIA;
+            first(&mut lines.via, value);
+        } else if let Some(value) = value(&["from", "f"]) {
+            found |= need::FROM;
+            first(&mut lines.from, value);
+        } else if let Some(value) = value(&["replaces", "join"]) {
+            found |= need::REFERENCE;
+            if lines.reference == 0 {
+                lines.reference = value;
+                lines.is_join = line[0].eq_ignore_ascii_case(&b'j');
             }
         }
         if found & needed == needed {
             break;
         }
     }
-    headers
+    lines.has_second_call_id = call_ids > 1;
+    lines
+}
+
+fn is_blank_line(line: &[u8]) -> bool {
+    line.starts_with(b"\n") || line.starts_with(b"\r\n")
+}
+
+/// Where the value of the first Call-ID line starts, 0 = not found.
+///
+/// The search goes by blocks, anew from each line that it looks at: those that start with a byte
+/// whose bit 4 is clear.
+pub(crate) fn find_call_id(payload: &[u8], from: u32) -> u32 {
+    let mut at = from as usize;
+    for _ in 0..TURNS {
+        let block = at..(at + BLOCK).min(payload.len().saturating_sub(1));
+        let feed = block.clone().find(|&i| payload[i] == b'\n' && payload[i + 1] & 0x10 == 0);
+        let Some(feed) = feed else {
+            at = block.start + BLOCK;
+            continue;
+        };
+        at = feed + 1;
+        let line = rest(payload, at);
+        if is_blank_line(line) {
+            return 0;
+        }
+        let value = ["call-id", "i"].iter().find_map(|name| behind_colon(line, name));
+        if let Some(behind) = value {
+            return (at + behind) as u32;
+        }
+    }
+    0
 }
 
 /// Where the lines behind the one at `from` start, as far as a search goes.

@@ -9,7 +9,7 @@ use lb_common::{
     verdict::Verdict,
 };
 
-use crate::packet::Packet;
+use crate::packet::{Flag, Packet};
 
 /// Where everything lies in a UDP packet.
 #[derive(Clone, Copy)]
@@ -20,13 +20,13 @@ pub struct Datagram {
     pub vids: [u16; 2],
     /// Offset of the IP header.
     pub l3: u32,
-    /// 1 = IPv4, 0 = IPv6.
-    pub is_v4: u32,
+    /// Else IPv6.
+    pub is_v4: Flag,
     /// Length of the IP packet in bytes, by its header.
     pub ip_len: u32,
     pub hop_limit: u8,
-    /// 1 for the first fragment of several.
-    pub is_fragment: u32,
+    /// The first fragment of several.
+    pub is_fragment: Flag,
     /// Offset of the UDP header.
     pub l4: u32,
     /// In host order.
@@ -41,8 +41,6 @@ impl Datagram {
         self.vlans = packet.forget(self.vlans);
         self.l3 = packet.forget(self.l3);
         self.l4 = packet.forget(self.l4);
-        self.is_v4 = packet.forget(self.is_v4);
-        self.is_fragment = packet.forget(self.is_fragment);
         self.ip_len = packet.forget_word(self.ip_len);
         self.hop_limit = packet.forget(self.hop_limit.into()) as u8;
         self.vids[0] = packet.forget(self.vids[0].into()) as u16;
@@ -63,7 +61,7 @@ impl Datagram {
 
     #[inline(always)]
     fn address(&self, packet: Packet, second: u32) -> Result<Addr, Verdict> {
-        if self.is_v4 != 0 {
+        if self.is_v4.is_set() {
             packet.read(self.l3 + 12 + 4 * second).map(Addr::v4)
         } else {
             packet.read(self.l3 + 8 + 16 * second).map(Addr::v6)

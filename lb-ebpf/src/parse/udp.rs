@@ -3,7 +3,7 @@
 use lb_common::verdict::Verdict;
 
 use super::{Datagram, eth::Frame, ip::Ip};
-use crate::packet::Packet;
+use crate::packet::{Flag, Packet};
 
 /// Length of a UDP header in bytes.
 pub const HEADER: u32 = 8;
@@ -15,10 +15,10 @@ pub fn parse(packet: Packet, frame: &Frame, ip: &Ip) -> Result<Datagram, Verdict
         vlans: frame.vlans,
         vids: frame.vids,
         l3: frame.l3,
-        is_v4: ip.is_v4.into(),
+        is_v4: Flag::new(packet, ip.is_v4),
         ip_len: ip.len,
         hop_limit: ip.hop_limit,
-        is_fragment: ip.is_fragment.into(),
+        is_fragment: Flag::new(packet, ip.is_fragment),
         l4: ip.l4,
         source_port: u16::from_be_bytes([a, b]),
         destination_port: u16::from_be_bytes([c, d]),

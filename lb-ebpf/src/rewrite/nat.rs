@@ -32,7 +32,7 @@ fn edit(packet: Packet, datagram: &Datagram, side: Side, new: &Socket) -> Option
     let second = u32::from(side == Side::Destination);
     let port = l4 + 2 * second;
     let mut pseudo = Update::none();
-    if datagram.is_v4 != 0 {
+    if datagram.is_v4.is_set() {
         let at = l3 + 12 + 4 * second;
         pseudo = pseudo.replace_u32(packet.read(at)?, new.addr.v4_octets());
         packet.write(at, new.addr.v4_octets())?;
@@ -50,7 +50,7 @@ fn edit(packet: Packet, datagram: &Datagram, side: Side, new: &Socket) -> Option
     packet.write(port, new.port.wire())?;
     // Without a checksum it stays without one; only IPv4 allows that (RFC 768, RFC 8200 §8.1).
     let old: [u8; 2] = packet.read(l4 + 6)?;
-    if old != [0, 0] || datagram.is_v4 == 0 {
+    if old != [0, 0] || !datagram.is_v4.is_set() {
         packet.write(l4 + 6, Update::of(old).and(pseudo).finish_udp())?;
     }
     Some(())
@@ -64,7 +64,7 @@ pub fn decrement_hop_limit(packet: Packet, datagram: &Datagram) -> Result<(), Ve
 
 #[inline(always)]
 fn decrement(packet: Packet, datagram: &Datagram) -> Option<()> {
-    if datagram.is_v4 != 0 {
+    if datagram.is_v4.is_set() {
         let old: [u8; 2] = packet.read(datagram.l3 + 8)?;
         let new = [old[0].wrapping_sub(1), old[1]];
         let sum = Update::of(packet.read(datagram.l3 + 10)?).replace_u16(old, new);
