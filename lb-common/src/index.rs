@@ -2,8 +2,8 @@
 //! map costs 22 (it has a call).
 //!
 //! One writer. A slot is published by its id: the writer stores the socket with id 0, then the id.
-//! A freed slot keeps its place in the probe sequence until the id is stored again, because a
-//! look-up always tries all [`PROBES`] slots.
+//! A freed slot keeps its socket, and so its place in the probe sequence: a look-up goes on behind it
+//! and ends at a slot that was never used, at the latest after [`PROBES`] slots.
 
 use crate::addr::Socket;
 
@@ -36,6 +36,14 @@ pub const fn first(socket: &Socket, mask: u32) -> u32 {
     let mixed = (high ^ low.rotate_left(29) ^ (socket.tail() as u64).rotate_left(7))
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32 & mask
+}
+
+/// True if no socket has ever stood in `slot`: none that is looked for stands behind it.
+#[inline(always)]
+#[must_use]
+pub const fn is_unused(slot: &Slot) -> bool {
+    let [high, low] = slot.socket.addr.words();
+    high | low == 0
 }
 
 /// True if `slot` belongs to `socket`.

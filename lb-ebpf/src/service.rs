@@ -20,6 +20,9 @@ fn find(socket: &Socket, mask: u32, slot: impl Fn(u32) -> Option<&'static Slot>)
         if index::holds(slot, socket) {
             return slot.id;
         }
+        if index::is_unused(slot) {
+            break;
+        }
     }
     0
 }

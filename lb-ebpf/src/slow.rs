@@ -29,7 +29,7 @@ mod result {
 /// A message to a VIP that no backend can have: requests are answered by the controller.
 #[inline(always)]
 pub fn no_backend(call: &Call) -> Verdict {
-    let is_answered = call.message.is_request() && !call.message.is(Method::Ack);
+    let is_answered = call.message().is_request() && !call.message().is(Method::Ack);
     let drops =
         maps::listener(call.listener).is_ok_and(|listener| listener.all_down == all_down::DROP);
     if !is_answered || drops {
@@ -43,13 +43,13 @@ pub fn no_backend(call: &Call) -> Verdict {
 #[inline(always)]
 pub fn note(call: &Call, remark: u8) {
     let Some(desk) = maps::desk() else { return };
-    let key = if call.has_call_id != 0 { Key::CallId } else { Key::SourceIp };
+    let key = if call.has_call_id.is_set() { Key::CallId } else { Key::SourceIp };
     desk.record = Record {
         decision: Decision {
             hash: call.hash,
             key: key as u8,
-            method: call.message.method(),
-            status: call.message.status(),
+            method: call.message().method(),
+            status: call.message().status(),
             listener: call.listener,
             endpoint: call.source,
             ..Decision::default()
