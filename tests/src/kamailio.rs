@@ -1,6 +1,6 @@
 //! A real Kamailio as a backend: answers OPTIONS, relays calls to a SIPp server beside it.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -41,9 +41,22 @@ impl Kamailio {
         Self::launch(host, directory, address, true)
     }
 
+    /// Starts a Kamailio with a configuration of its own and without a server beside it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn alone(
+        host: &Host,
+        directory: &Path,
+        address: SocketAddr,
+        config: &str,
+    ) -> Result<Process> {
+        run(host, host.command("kamailio"), directory, address, config)
+    }
+
     fn launch(host: &Host, directory: &Path, address: SocketAddr, lasting: bool) -> Result<Self> {
         let server_address = SocketAddr::new(address.ip(), SERVER_PORT);
-        let (server, mut command) = if lasting {
+        let (server, command) = if lasting {
             let server = Uas::start_lasting(host, directory, server_address)?;
             (server, host.lasting_command("kamailio"))
         } else {
@@ -51,28 +64,8 @@ impl Kamailio {
             (server, host.command("kamailio"))
         };
 
-        let name = format!("{}-kamailio", host.name());
-        // Its control sockets and pid file; nothing is written outside.
-        let runtime = directory.join(&name);
-        fs::create_dir_all(&runtime)?;
-        let config = runtime.join("kamailio.cfg");
-        let text = CONFIG
-            .replace("@LISTEN@", &address.to_string())
-            .replace("@SERVER@", &server_address.to_string());
-        fs::write(&config, text).with_context(|| config.display().to_string())?;
-
-        command
-            .args(["-DD", "-E", "-m", "32", "-M", "8", "-f"])
-            .arg(&config)
-            .arg("-Y")
-            .arg(&runtime)
-            .arg("-w")
-            .arg(&runtime)
-            .arg("-P")
-            .arg(runtime.join("pid"));
-        let mut process = Process::spawn(&name, command, directory)?;
-        wait_for_udp(&mut process, address, START)?;
-        Ok(Self { process, server })
+        let config = CONFIG.replace("@SERVER@", &server_address.to_string());
+        Ok(Self { process: run(host, command, directory, address, &config)?, server })
     }
 
     /// The proxy, to freeze or kill it with all its workers.
@@ -93,4 +86,33 @@ impl Kamailio {
         self.process.kill()?;
         self.server.finish()
     }
+}
+
+/// Starts `command`, a Kamailio, by the configuration `text` with `@LISTEN@` replaced.
+fn run(
+    host: &Host,
+    mut command: Command,
+    directory: &Path,
+    address: SocketAddr,
+    text: &str,
+) -> Result<Process> {
+    let name = format!("{}-kamailio", host.name());
+    // Its control sockets and pid file; nothing is written outside.
+    let runtime = directory.join(&name);
+    fs::create_dir_all(&runtime)?;
+    let config = runtime.join("kamailio.cfg");
+    fs::write(&config, text.replace("@LISTEN@", &address.to_string()))
+        .with_context(|| config.display().to_string())?;
+    command
+        .args(["-DD", "-E", "-m", "32", "-M", "8", "-f"])
+        .arg(&config)
+        .arg("-Y")
+        .arg(&runtime)
+        .arg("-w")
+        .arg(&runtime)
+        .arg("-P")
+        .arg(runtime.join("pid"));
+    let mut process = Process::spawn(&name, command, directory)?;
+    wait_for_udp(&mut process, address, START)?;
+    Ok(process)
 }

@@ -12,6 +12,7 @@ pub mod lab;
 pub mod message;
 pub mod net;
 pub mod packet;
+pub mod peer;
 pub mod process;
 pub mod qemu;
 pub mod sipp;

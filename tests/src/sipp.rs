@@ -20,26 +20,26 @@ const START: Duration = Duration::from_secs(10);
 
 /// SIPp's own files, by a name that no other SIPp of the laboratory has.
 #[derive(Debug)]
-struct Files {
+pub(crate) struct Files {
     name: String,
     directory: PathBuf,
 }
 
 impl Files {
-    fn new(role: &str, host: &Host, directory: &Path) -> Self {
+    pub(crate) fn new(role: &str, host: &Host, directory: &Path) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{role}-{number}", host.name());
         Self { name, directory: directory.to_owned() }
     }
 
-    fn path(&self, kind: &str) -> PathBuf {
+    pub(crate) fn path(&self, kind: &str) -> PathBuf {
         self.directory.join(format!("{}.{kind}", self.name))
     }
 }
 
 /// Starts SIPp with what both roles share.
-fn start(
+pub(crate) fn start(
     host: &Host,
     files: &Files,
     lasting: bool,

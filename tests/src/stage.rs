@@ -135,33 +135,49 @@ impl Stage {
         .with_context(|| self.balancer.tail())
     }
 
-    /// What sip-lb answers to `GET path` on its metrics address: status and body.
+    /// As [`get`].
     ///
     /// # Errors
     /// If it does not answer.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        self.site.edge.enter(|| {
-            let mut stream = TcpStream::connect("127.0.0.1:9560")?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            let (head, body) = text.split_once("\r\n\r\n").context("an HTTP answer")?;
-            let status = head.split(' ').nth(1).context("an HTTP status")?.parse()?;
-            Ok((status, body.to_owned()))
-        })
+        get(&self.site, path)
     }
 
-    /// A value of /metrics by its name with labels, such as `sip_lb_events_total{event="x"}`; 0 if
-    /// it is not there.
+    /// As [`metric`].
     ///
     /// # Errors
     /// If sip-lb does not answer.
     pub fn metric(&self, series: &str) -> Result<f64> {
-        let (status, text) = self.get("/metrics")?;
-        ensure!(status == 200, "/metrics answers {status}: {text}");
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(Ok(0.0), |value| value.parse().with_context(|| format!("{series} {value}")))
+        metric(&self.site, series)
     }
+}
+
+/// What sip-lb answers to `GET path` on its metrics address: status and body.
+///
+/// # Errors
+/// If it does not answer.
+pub fn get(site: &Site, path: &str) -> Result<(u16, String)> {
+    site.edge.enter(|| {
+        let mut stream = TcpStream::connect("127.0.0.1:9560")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").context("an HTTP answer")?;
+        let status = head.split(' ').nth(1).context("an HTTP status")?.parse()?;
+        Ok((status, body.to_owned()))
+    })
+}
+
+/// A value of /metrics by its name with labels, such as `sip_lb_events_total{event="x"}`; 0 if it is
+/// not there.
+///
+/// # Errors
+/// If sip-lb does not answer.
+pub fn metric(site: &Site, series: &str) -> Result<f64> {
+    let (status, text) = get(site, "/metrics")?;
+    ensure!(status == 200, "/metrics answers {status}: {text}");
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(Ok(0.0), |value| value.parse().with_context(|| format!("{series} {value}")))
 }
 
 /// SIP messages on the wires, in order.
