@@ -93,7 +93,7 @@ pub struct Binding {
     pub endpoint: u16,
     pub listener: u16,
     pub service: u16,
-    /// The operator's word for this backend of this service; see [`admin`].
+    /// What the operator wants of this backend of this service; see [`admin`].
     pub admin: u8,
     /// 1 = no longer configured: no slots, but forwarded to and known as a source until no dialog
     /// holds it.
@@ -101,11 +101,34 @@ pub struct Binding {
 }
 const _: () = assert!(size_of::<Binding>() == 8);
 
-/// Values of [`Binding::admin`] (HAProxy's words).
+/// Values of [`Binding::admin`] (HAProxy's words) under [`WORD`](admin::WORD).
 pub mod admin {
     pub const READY: u8 = 0;
+    /// No new dialogs; live ones stay.
     pub const DRAIN: u8 = 1;
+    /// No traffic.
     pub const MAINT: u8 = 2;
+    /// The bits that hold one of the above: what is in force.
+    pub const WORD: u8 = 0x0f;
+    /// Where another of the above tells what the operator said by command, whatever the
+    /// configuration says: a restarted controller goes on with that.
+    pub const COMMAND_SHIFT: u32 = 4;
+}
+
+impl Binding {
+    /// May it have new dialogs, as far as the operator is concerned?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.admin & admin::WORD == admin::READY
+    }
+
+    /// Does the operator want it to have no traffic at all?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in_maintenance(&self) -> bool {
+        self.admin & admin::WORD == admin::MAINT
+    }
 }
 
 /// A route towards clients. The program tries them in order; the first whose prefix covers the

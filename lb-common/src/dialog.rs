@@ -1,14 +1,13 @@
 //! The dialog table: a set-associative cache of one `u64` per dialog.
 //!
 //! A line is one cache line of eight entries. The hash picks the line (bits 0–23) and the tag
-//! (bits 26–63, the entry's top 38 bits). Every change is a single store of one entry, so that CPUs
+//! (bits 27–63, the entry's top 37 bits). Every change is a single store of one entry, so that CPUs
 //! and the controller's sweep never see half an entry; two CPUs that write one line at once may
 //! lose one of the two entries, never mix them.
 //!
-//! Entry: tag 38 | binding 16 | age 7 (epoch of the last refresh) | elsewhere 1 | state 2. 0 = empty.
+//! Entry: tag 37 | binding 16 | age 7 (epoch of the last refresh) | elsewhere 1 | state 3. 0 = empty.
 //! *Elsewhere* says that the slot names another endpoint than the entry, as of the entry's last
-//! store: then the entry alone knows where the dialog belongs. An ended entry has state 0 and the
-//! bit set.
+//! store: then the entry alone knows where the dialog belongs.
 
 use crate::clock;
 
@@ -18,13 +17,14 @@ pub const WAYS: usize = 8;
 /// One line.
 pub type Line = [u64; WAYS];
 
-/// State and the bit for elsewhere.
 const STATE_BITS: u32 = 3;
-const ELSEWHERE_SHIFT: u32 = 2;
+const ELSEWHERE_SHIFT: u32 = STATE_BITS;
+const AGE_SHIFT: u32 = ELSEWHERE_SHIFT + 1;
 const AGE_BITS: u32 = 7;
-const BINDING_SHIFT: u32 = STATE_BITS + AGE_BITS;
+const BINDING_SHIFT: u32 = AGE_SHIFT + AGE_BITS;
 /// Position of the tag in an entry and in a hash.
-pub const TAG_SHIFT: u32 = 26;
+pub const TAG_SHIFT: u32 = BINDING_SHIFT + 16;
+const _: () = assert!(1 << AGE_BITS == clock::EPOCHS);
 
 /// How far a dialog has come; 0 never stands in an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum State {
     Unconfirmed,
     /// A BYE was seen; kept for retransmissions.
     Ended,
+    /// A new INVITE was seen, its final answer was not.
+    Ringing,
     /// An INVITE was answered by 2xx: a call.
     ConfirmedInvite,
     /// A SUBSCRIBE was, or a dialog is known only from the middle.
@@ -49,6 +51,7 @@ impl State {
             Self::ConfirmedInvite => 2,
             Self::ConfirmedOther => 3,
             Self::Ended => 4,
+            Self::Ringing => 5,
         }
     }
 
@@ -92,7 +95,7 @@ impl Entry {
         Self(
             (hash >> TAG_SHIFT << TAG_SHIFT)
                 | (binding as u64) << BINDING_SHIFT
-                | ((epoch % clock::EPOCHS) as u64) << STATE_BITS
+                | ((epoch % clock::EPOCHS) as u64) << AGE_SHIFT
                 | elsewhere << ELSEWHERE_SHIFT
                 | state,
         )
@@ -102,8 +105,7 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn state_bits(self) -> u64 {
-        let code = self.0 & ((1 << STATE_BITS) - 1);
-        if code == State::Ended.bits() { code } else { code & 3 }
+        self.0 & ((1 << STATE_BITS) - 1)
     }
 
     /// True if only the entry knows where the dialog belongs: its slot names another endpoint.
@@ -129,7 +131,7 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn epoch(self) -> u32 {
-        (self.0 >> STATE_BITS) as u32 % clock::EPOCHS
+        (self.0 >> AGE_SHIFT) as u32 % clock::EPOCHS
     }
 
     #[inline(always)]
@@ -140,6 +142,7 @@ impl Entry {
             2 => Some(State::ConfirmedInvite),
             3 => Some(State::ConfirmedOther),
             4 => Some(State::Ended),
+            5 => Some(State::Ringing),
             _ => None,
         }
     }
@@ -153,7 +156,7 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn is_ended(self) -> bool {
-        self.0 & ((1 << STATE_BITS) - 1) == State::Ended.bits()
+        self.state_bits() == State::Ended.bits()
     }
 
     /// True once `lifetime` epochs have passed since the last refresh.
@@ -174,8 +177,8 @@ pub const fn line(hash: u64, mask: u32) -> u32 {
     hash as u32 & 0x00ff_ffff & mask
 }
 
-/// How willingly an entry is given up, most willing first: empty, expired, ended, unconfirmed,
-/// unconfirmed elsewhere, confirmed, confirmed elsewhere (of each older ones first). Comparable
+/// How willingly an entry is given up, most willing first: empty, expired, ended, unconfirmed or
+/// ringing, the same elsewhere, confirmed, confirmed elsewhere (of each older ones first). Comparable
 /// across a line.
 #[inline(always)]
 #[must_use]
@@ -226,6 +229,7 @@ mod tests {
         prop::sample::select(vec![
             State::Unconfirmed,
             State::Ended,
+            State::Ringing,
             State::ConfirmedInvite,
             State::ConfirmedOther,
         ])
@@ -236,8 +240,8 @@ mod tests {
         fn an_entry_returns_what_was_put_in(hash: u64, binding: u16, epoch in 0u32..128, state in any_state()) {
             let entry = Entry::new(hash, binding, epoch, state);
             prop_assert!(entry.has_tag(hash));
-            prop_assert!(entry.has_tag(hash ^ 0x3ff_ffff));
-            prop_assert!(!entry.has_tag(hash ^ (1 << 26)));
+            prop_assert!(entry.has_tag(hash ^ ((1 << TAG_SHIFT) - 1)));
+            prop_assert!(!entry.has_tag(hash ^ (1 << TAG_SHIFT)));
             prop_assert_eq!(entry.binding(), binding);
             prop_assert_eq!(entry.epoch(), epoch);
             prop_assert_eq!(entry.state(), Some(state));
@@ -281,7 +285,7 @@ mod tests {
             elsewhere(43, State::ConfirmedInvite),
             elsewhere(0, State::Ended),
             entry(42, State::Unconfirmed),
-            entry(0, State::Unconfirmed),
+            entry(0, State::Ringing),
             elsewhere(42, State::Unconfirmed),
             elsewhere(0, State::Unconfirmed),
             entry(42, State::ConfirmedOther),
@@ -293,15 +297,19 @@ mod tests {
         assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
         assert!(ranks[3] >= UNCONFIRMED && ranks[6] < CONFIRMED);
         assert!(ranks[7] >= CONFIRMED);
-        assert_eq!(entry(0, State::Ended), elsewhere(0, State::Ended));
+        assert_eq!(
+            reluctance(entry(0, State::Ended), now, lifetime),
+            reluctance(elsewhere(0, State::Ended), now, lifetime)
+        );
     }
 
     #[test]
     fn a_newcomer_takes_the_place_of_what_is_missed_no_more_than_itself() {
         let (now, lifetime) = (100, 42);
-        let kinds = [State::Unconfirmed, State::ConfirmedInvite, State::ConfirmedOther]
-            .into_iter()
-            .flat_map(|state| [(state, 0), (state, 1)]);
+        let kinds =
+            [State::Unconfirmed, State::Ringing, State::ConfirmedInvite, State::ConfirmedOther]
+                .into_iter()
+                .flat_map(|state| [(state, 0), (state, 1)]);
         for (newcomer, new_elsewhere) in kinds.clone() {
             for (held, elsewhere) in kinds.clone() {
                 let harm = |state: State, elsewhere| (state.is_confirmed(), elsewhere);

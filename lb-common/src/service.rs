@@ -18,7 +18,7 @@ pub struct Listener {
     pub keepalive: u8,
     /// What happens to datagrams that are no SIP; 0 = forwarded.
     pub malformed: u8,
-    /// What a live dialog does when its backend is down; 0 = rehash.
+    /// What a confirmed dialog does when its backend is down; see [`failover`].
     pub failover: u8,
     /// First entry and number of entries of the method and domain rules; 0 = none.
     pub first_rule: u16,
@@ -40,6 +40,14 @@ pub mod all_down {
 /// Values of [`Listener::balance`].
 pub mod balance {
     pub const CALL_ID: u8 = 0;
+}
+
+/// Values of [`Listener::failover`].
+pub mod failover {
+    /// Its next request moves it to another backend.
+    pub const REHASH: u8 = 0;
+    /// It stays where it is.
+    pub const KEEP: u8 = 1;
 }
 
 /// A NIC of this host that the program is attached to.

@@ -56,6 +56,8 @@ events! {
     DialogConfirmed = "dialog-confirmed",
     /// A dialog entry ended: by BYE, or by the answer to a request that stood alone.
     DialogEnded = "dialog-ended",
+    /// A call was refused, cancelled or challenged.
+    DialogRefused = "dialog-refused",
     /// A dialog entry was rewritten because its backend is down.
     DialogMoved = "dialog-moved",
     /// A live unconfirmed entry was replaced by a newer one: the table is small for this traffic.

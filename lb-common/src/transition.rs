@@ -10,15 +10,17 @@ use crate::{
 };
 
 const UNCONFIRMED: u64 = State::Unconfirmed.bits();
+const RINGING: u64 = State::Ringing.bits();
 const ENDED: u64 = State::Ended.bits();
 const CALL: u64 = State::ConfirmedInvite.bits();
 const OTHER: u64 = State::ConfirmedOther.bits();
 
-/// The state after a client's message that found an entry in `state`. `cseq` is the number of the
-/// method that a 2xx answers.
+/// The state after a client's message that is worth an entry. `cseq` is the number of the method
+/// that a final response answers; `in_dialog`: an INVITE has a To tag, which matters where it begins
+/// an entry or finds one that is unconfirmed or ended.
 #[inline(always)]
 #[must_use]
-pub const fn by_client(message: Code, cseq: u32, state: u64) -> u64 {
+pub const fn by_client(message: Code, cseq: u32, in_dialog: bool, state: u64) -> u64 {
     if message.is(Method::Bye) {
         return ENDED;
     }
@@ -32,7 +34,15 @@ pub const fn by_client(message: Code, cseq: u32, state: u64) -> u64 {
         // Were such entries confirmed, those of a farm that pings its phones would fill the table.
         return if single && state == UNCONFIRMED { ENDED } else { after_success(cseq, state) };
     }
-    if state == ENDED && continues(message) { UNCONFIRMED } else { state }
+    if message.is_refusal() {
+        return after_refusal(cseq, state);
+    }
+    if state == 0 || (state == ENDED && continues(message)) || rings_anew(message, in_dialog, state)
+    {
+        begun(message, in_dialog)
+    } else {
+        state
+    }
 }
 
 /// The state after a backend's message; `state` is that of its own entry. 0 = the message makes
@@ -45,8 +55,14 @@ pub const fn by_backend(message: Code, cseq: u32, in_dialog: bool, state: u64) -
         return if state == 0 { 0 } else { ENDED };
     }
     if message.is_request() && !message.is(Method::Ack) {
-        return if state == 0 || (state == ENDED && (!in_dialog || continues(message))) {
-            UNCONFIRMED
+        return if state == 0
+            || (state == ENDED && (!in_dialog || continues(message)))
+            || rings_anew(message, in_dialog, state)
+        {
+            begun(message, in_dialog)
+        } else if state == RINGING && in_dialog && message.is(Method::Invite) {
+            // Only an answered call is invited again; all else may be said while it rings.
+            CALL
         } else if state == UNCONFIRMED && in_dialog && !is_early(message) {
             // The backend's own request inside a dialog proves that the dialog stands.
             OTHER
@@ -57,8 +73,39 @@ pub const fn by_backend(message: Code, cseq: u32, in_dialog: bool, state: u64) -
     if message.is_success() {
         return after_success(cseq, state);
     }
-    let begins = answers(cseq, Method::Invite) || answers(cseq, Method::Subscribe);
-    if state == 0 && begins && message.is_lasting() { UNCONFIRMED } else { state }
+    if message.is_refusal() {
+        return after_refusal(cseq, state);
+    }
+    if (state != 0 && state != UNCONFIRMED) || !message.is_lasting() {
+        state
+    } else if answers(cseq, Method::Invite) {
+        RINGING
+    } else if answers(cseq, Method::Subscribe) {
+        UNCONFIRMED
+    } else {
+        state
+    }
+}
+
+/// An INVITE that was refused is sent again, with credentials or by another branch.
+#[inline(always)]
+const fn rings_anew(message: Code, in_dialog: bool, state: u64) -> bool {
+    state == UNCONFIRMED && message.is(Method::Invite) && !in_dialog
+}
+
+/// The state that a request gives an entry.
+#[inline(always)]
+const fn begun(message: Code, in_dialog: bool) -> u64 {
+    // A refusal of what is said inside a dialog does not end it: such an INVITE is no ringing call.
+    if message.is(Method::Invite) && !in_dialog { RINGING } else { UNCONFIRMED }
+}
+
+/// The state after a final response other than 2xx, from whichever side. A call that is refused,
+/// cancelled or challenged rings no more; but another branch of it may, or it is tried again with
+/// credentials.
+#[inline(always)]
+const fn after_refusal(cseq: u32, state: u64) -> u64 {
+    if state == RINGING && answers(cseq, Method::Invite) { UNCONFIRMED } else { state }
 }
 
 /// The state after a 2xx, from whichever side.
@@ -68,7 +115,7 @@ const fn after_success(cseq: u32, state: u64) -> u64 {
         // A 200 that is repeated, or crosses a BYE, does not bring the call back.
         if state == ENDED { state } else { CALL }
     } else if answers(cseq, Method::Subscribe) {
-        if state == CALL { state } else { OTHER }
+        if state == CALL || state == RINGING { state } else { OTHER }
     } else if answers(cseq, Method::Refer) {
         // Who transfers a call and hangs up may do so before the 202 is here.
         if state == UNCONFIRMED { OTHER } else { state }
@@ -100,14 +147,18 @@ mod tests {
     use crate::sip::Message::{Request, Response};
 
     const NONE: u64 = 0;
-    const STATES: [u64; 4] = [UNCONFIRMED, ENDED, CALL, OTHER];
+    const STATES: [u64; 5] = [UNCONFIRMED, RINGING, ENDED, CALL, OTHER];
 
     fn client(message: Method, state: u64) -> u64 {
-        by_client(Code::new(Request(message)), 0, state)
+        by_client(Code::new(Request(message)), 0, true, state)
+    }
+
+    fn client_begins(message: Method, state: u64) -> u64 {
+        by_client(Code::new(Request(message)), 0, false, state)
     }
 
     fn client_answers(status: u16, method: Method, state: u64) -> u64 {
-        by_client(Code::new(Response(status)), method as u32, state)
+        by_client(Code::new(Response(status)), method as u32, false, state)
     }
 
     /// A request of a backend, inside a dialog.
@@ -134,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_answered_invite_is_a_call_whoever_sent_it() {
-        for state in [UNCONFIRMED, CALL, OTHER] {
+        for state in [UNCONFIRMED, RINGING, CALL, OTHER] {
             assert_eq!(client_answers(200, Method::Invite, state), CALL);
             assert_eq!(backend_answers(200, Method::Invite, state), CALL);
         }
@@ -152,11 +203,14 @@ mod tests {
     #[test]
     fn provisional_answers_begin_and_confirm_nothing_more() {
         for status in [101, 180, 183, 199] {
-            assert_eq!(backend_answers(status, Method::Invite, NONE), UNCONFIRMED);
+            assert_eq!(backend_answers(status, Method::Invite, NONE), RINGING);
             assert_eq!(backend_answers(status, Method::Subscribe, NONE), UNCONFIRMED);
             assert_eq!(backend_answers(status, Method::Register, NONE), NONE);
             for state in STATES {
-                assert_eq!(backend_answers(status, Method::Invite, state), state);
+                // Another branch of a refused call may ring.
+                let rings = if state == UNCONFIRMED { RINGING } else { state };
+                assert_eq!(backend_answers(status, Method::Invite, state), rings);
+                assert_eq!(backend_answers(status, Method::Subscribe, state), state);
                 assert_eq!(client_answers(status, Method::Invite, state), state);
             }
         }
@@ -164,9 +218,37 @@ mod tests {
     }
 
     #[test]
-    fn refusals_and_challenges_change_nothing() {
+    fn a_new_invite_rings_until_it_is_refused_or_challenged_and_when_it_is_tried_again() {
+        for state in [NONE, UNCONFIRMED, RINGING, ENDED] {
+            assert_eq!(client_begins(Method::Invite, state), RINGING);
+            assert_eq!(backend_begins(Method::Invite, state), RINGING);
+        }
+        assert_eq!(client_begins(Method::Subscribe, NONE), UNCONFIRMED);
         for status in [300, 302, 401, 407, 486, 487, 503, 603] {
-            for state in STATES {
+            assert_eq!(backend_answers(status, Method::Invite, RINGING), UNCONFIRMED);
+            assert_eq!(client_answers(status, Method::Invite, RINGING), UNCONFIRMED);
+        }
+        // Whatever else is said while it rings.
+        for method in [Method::Prack, Method::Update, Method::Info, Method::Cancel, Method::Ack] {
+            assert_eq!(client(method, RINGING), RINGING);
+            assert_eq!(backend(method, RINGING), RINGING);
+            for status in [200, 202, 481, 487] {
+                assert_eq!(client_answers(status, method, RINGING), RINGING);
+                assert_eq!(backend_answers(status, method, RINGING), RINGING);
+            }
+        }
+        assert_eq!(backend_answers(200, Method::Subscribe, RINGING), RINGING);
+        assert_eq!(
+            backend(Method::Invite, RINGING),
+            CALL,
+            "only an answered call is invited again"
+        );
+    }
+
+    #[test]
+    fn refusals_change_nothing_that_does_not_ring() {
+        for status in [300, 302, 401, 407, 486, 487, 503, 603] {
+            for state in [UNCONFIRMED, ENDED, CALL, OTHER] {
                 assert_eq!(backend_answers(status, Method::Invite, state), state);
                 assert_eq!(client_answers(status, Method::Invite, state), state);
                 assert_eq!(client_answers(status, Method::Options, state), state);
@@ -206,7 +288,8 @@ mod tests {
             assert_eq!(backend(method, NONE), UNCONFIRMED);
             assert_eq!(backend(method, UNCONFIRMED), OTHER);
             assert_eq!(backend(method, CALL), CALL);
-            assert_eq!(backend_begins(method, UNCONFIRMED), UNCONFIRMED);
+            let again = if method == Method::Invite { RINGING } else { UNCONFIRMED };
+            assert_eq!(backend_begins(method, UNCONFIRMED), again);
         }
         assert_eq!(backend(Method::Ack, NONE), NONE);
     }

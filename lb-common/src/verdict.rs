@@ -102,6 +102,8 @@ verdicts! {
     Dialog = "dialog", Forward;
     /// The dialog's backend is down: placed anew and remembered there.
     Rehash = "rehash", Forward;
+    /// The dialog's backend is down, and `in_dialog_failover: keep` sends it there all the same.
+    Keep = "keep", Forward;
     /// Without a Call-ID: placed by source address and port.
     NoCallId = "no-call-id", Forward;
     /// An empty, CRLF, NUL or very short datagram: placed by source address and port.

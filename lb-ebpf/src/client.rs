@@ -3,7 +3,7 @@
 use lb_common::{
     addr::Socket,
     backend::endpoint,
-    dialog::State,
+    service::Listener,
     sip::Code,
     stats::Event,
     transition,
@@ -27,7 +27,7 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
     if listener.service == 0 {
         return Err(Verdict::MissingListener);
     }
-    let (verdict, target) = match choose(call, call.owner) {
+    let (verdict, target) = match choose(call, listener, call.owner) {
         Err(Verdict::NoBackend) => return Err(slow::no_backend(call)),
         chosen => chosen?,
     };
@@ -47,7 +47,7 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
 
 /// The backend by the dialog's entry, else by its slot.
 #[inline(always)]
-fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
+fn choose(call: &Call, listener: &Listener, owner: u16) -> Result<(Verdict, Target), Verdict> {
     if !call.has_call_id.is_set() {
         return Ok((by_source(call.message()), usable(owner)?));
     }
@@ -58,14 +58,17 @@ fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
         if !is_worth_an_entry(call, target.endpoint.shared) {
             return Ok((Verdict::Hash, target));
         }
-        dialogs.insert(target.id, State::Unconfirmed.bits(), 0);
+        let state = transition::by_client(call.message(), 0, false, 0);
+        dialogs.insert(target.id, call.packet.forget_all(state), 0);
         return Ok((Verdict::NewDialog, target));
     }
     let pinned = Target::of(found.entry.binding())?;
-    let state = transition::by_client(call.message(), call.examined.cseq(), found.state());
+    let (cseq, in_dialog) = (call.examined.cseq(), call.examined.in_dialog());
+    let state = transition::by_client(call.message(), cseq, in_dialog, found.state());
     let state = call.packet.forget_all(state);
     // A response is of use to nobody but who sent the request.
-    if pinned.is_usable() || !call.message().is_request() {
+    let is_theirs = pinned.is_usable() || !call.message().is_request();
+    if is_theirs || pinned.keeps(listener, found.entry, call.message()) {
         maps::record(|decision| decision.key = Key::Dialog as u8);
         let pinned = at_listener(pinned, call.listener, owner)?;
         let elsewhere = owner != pinned.id && pinned.binding.endpoint != endpoint_of(owner)?;
@@ -74,7 +77,7 @@ fn choose(call: &Call, owner: u16) -> Result<(Verdict, Target), Verdict> {
         if call.packet.forget(bit) != 0 {
             dialogs.mark(pinned.binding.service);
         }
-        return Ok((Verdict::Dialog, pinned));
+        return Ok((if is_theirs { Verdict::Dialog } else { Verdict::Keep }, pinned));
     }
     // Its backend is down. The dialog moves, so that it does not flap back.
     let target = usable(owner)?;

@@ -116,6 +116,8 @@ impl Dialogs {
                 count::event(Event::DialogEnded);
             } else if dialog::is_confirmed(state) && !old.is_confirmed() {
                 count::event(Event::DialogConfirmed);
+            } else if old.state_bits() == State::Ringing.bits() {
+                count::event(Event::DialogRefused);
             }
         }
     }

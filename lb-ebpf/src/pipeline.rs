@@ -3,7 +3,7 @@
 use lb_common::{
     dialog::State,
     hash,
-    sip::{self, Code, Window as _, need},
+    sip::{self, Code, Method, Window as _, need},
     stats::Event,
     verdict::{Exit, Key, Verdict},
 };
@@ -220,14 +220,23 @@ fn needed(call: &Call) -> u32 {
             && own != State::ConfirmedOther.bits()
         {
             needed = need::TO;
-        } else if message().is_lasting() && own != State::ConfirmedInvite.bits() {
+        } else if (message().is_lasting() && own != State::ConfirmedInvite.bits())
+            || (message().is_refusal() && (call.to_vip.is_set() || own == State::Ringing.bits()))
+        {
             needed = need::CSEQ;
         }
-    } else if message().is_success()
-        && found.exists()
-        && found.state() != State::ConfirmedInvite.bits()
+    } else if found.exists()
+        && ((message().is_success() && found.state() != State::ConfirmedInvite.bits())
+            || (message().is_refusal() && found.state() == State::Ringing.bits()))
     {
         needed = need::CSEQ;
+    } else if found.exists()
+        && message().is(Method::Invite)
+        && !found.entry.is_confirmed()
+        && found.state() != State::Ringing.bits()
+    {
+        // Refused or ended: does it ring anew?
+        needed = need::TO;
     }
     if call.to_vip.is_set() && !found.exists() && message().forms_dialog() {
         needed |= need::TO | need::ALL;

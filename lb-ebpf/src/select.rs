@@ -1,9 +1,11 @@
 //! Hash → slot → member → binding → endpoint.
 
 use lb_common::{
-    backend::{Binding, Endpoint, admin, endpoint},
+    backend::{Binding, Endpoint, endpoint},
+    dialog::Entry,
     hash,
-    service::Listener,
+    service::{Listener, failover},
+    sip::{Code, Method},
     table,
     verdict::Verdict,
 };
@@ -35,7 +37,17 @@ impl Target {
     /// May it have the packets of a dialog that it holds? (A draining backend may.)
     #[inline(always)]
     pub fn is_usable(&self) -> bool {
-        self.endpoint.state == endpoint::UP && self.binding.admin != admin::MAINT
+        self.endpoint.state == endpoint::UP && !self.binding.is_in_maintenance()
+    }
+
+    /// Has it the packets of a dialog that it holds though it is not usable? Only if it is down:
+    /// from a backend in maintenance the operator wants the dialogs away. And only of a confirmed
+    /// dialog; the repetitions of the BYE that ended it are the last ones.
+    #[inline(always)]
+    pub fn keeps(&self, listener: &Listener, entry: Entry, message: Code) -> bool {
+        listener.failover == failover::KEEP
+            && (entry.is_confirmed() || message.is(Method::Bye))
+            && !self.binding.is_in_maintenance()
     }
 }
 

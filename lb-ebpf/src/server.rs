@@ -134,8 +134,14 @@ pub fn note(call: &Call, found: &Found, endpoint: &Endpoint) -> Result<u16, Verd
         dialogs.update(found.way, found.entry, id, new, elsewhere.into());
     } else if found.exists() {
         // Another backend of the service has the dialog. Only a request takes it over, and only
-        // from one that is down: neither a spiral nor a late answer moves a call.
-        if !call.message().is_request() || Target::of(found.entry.binding())?.is_usable() {
+        // from one that is down and does not keep it: neither a spiral nor a late answer moves a
+        // call.
+        let holder = Target::of(found.entry.binding())?;
+        let listener = maps::listener(binding.listener)?;
+        if !call.message().is_request()
+            || holder.is_usable()
+            || holder.keeps(listener, found.entry, call.message())
+        {
             return Ok(0);
         }
         count::event(Event::DialogMoved);

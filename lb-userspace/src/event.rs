@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use lb_common::slow::Kind;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::{
+    config::model::Admin,
     datapath::{
         counters::{EventCounts, VerdictCounts},
         live::RunTime,
-        sweep::Census,
+        sweep::{Census, Cleared},
     },
     slow::Fate,
     status::Status,
@@ -22,6 +24,40 @@ pub enum Request {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Read the configuration again; `Err` says why the running one goes on.
     Reload(oneshot::Sender<Result<String, String>>),
+    /// Drain a backend or take that back; `Err` says why not.
+    Wish(Wish, oneshot::Sender<Result<String, String>>),
+    /// How many calls the backend of this service and name still has.
+    Remaining(String, String, oneshot::Sender<Result<Remaining, String>>),
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    pub service: String,
+    pub backend: String,
+    /// True = no new dialogs; false = take that back.
+    pub drain: bool,
+}
+
+/// What a backend still has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remaining {
+    /// Answered INVITEs without a BYE.
+    pub calls: u64,
+    /// INVITEs without a final answer.
+    pub ringing: u64,
+    /// What is in force.
+    pub admin: Admin,
+    /// Sweeps of the dialog table that have begun so far, and the number of the one that has found
+    /// the above.
+    pub sweeps_begun: u64,
+    pub last_sweep: u64,
+}
+
+impl Remaining {
+    /// Of a backend that is not known any more: nothing, by whatever sweep.
+    pub const NONE: Self =
+        Self { calls: 0, ringing: 0, admin: Admin::Drain, sweeps_begun: 0, last_sweep: u64::MAX };
 }
 
 /// Everything that can be seen of a running controller.
@@ -38,6 +74,8 @@ pub struct Snapshot {
     pub traffic: Vec<Traffic>,
     /// The last finished sweep of the dialog table.
     pub census: Census,
+    /// What the sweeps of this controller have cleared.
+    pub cleared: Cleared,
     /// Entries that the table has room for.
     pub dialog_capacity: u64,
     pub reloads: Reloads,

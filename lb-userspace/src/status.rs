@@ -86,6 +86,8 @@ pub struct BackendStatus {
     pub last_reason: Option<String>,
     /// Answered INVITEs without a BYE, counted by the last sweep: approximate.
     pub live_dialogs: u64,
+    /// INVITEs without a final answer, counted by the last sweep.
+    pub ringing_dialogs: u64,
     pub requests_total: u64,
     /// By class.
     pub responses: BTreeMap<String, u64>,

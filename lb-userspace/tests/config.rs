@@ -10,8 +10,8 @@ use std::{
 use lb_userspace::config::{
     self, Config, ConfigErrors,
     model::{
-        Backend, Balance, ControllerLost, Dialogs, Expect, Forward, HealthCheck, Initial, Limits,
-        PanicMode, Service, SpoofCheck, Transport, XdpMode,
+        Admin, Backend, Balance, ControllerLost, Dialogs, Expect, Forward, HealthCheck,
+        InDialogFailover, Initial, Limits, PanicMode, Service, SpoofCheck, Transport, XdpMode,
     },
 };
 use proptest::prelude::*;
@@ -97,6 +97,7 @@ fn the_example_is_valid_and_says_what_the_defaults_are() {
         "dialogs:",
         "limits:",
         "controller_lost:",
+        "in_dialog_failover:",
         "spoof_check:",
     ];
     let on = keys.iter().fold(text, |text, key| {
@@ -160,7 +161,8 @@ fn health() -> HealthCheck {
 
 fn backend(name: &str, address: &str, priority: u16, weight: u16) -> Backend {
     let address = address.parse().unwrap();
-    Backend { name: name.to_owned(), address, priority, weight, health: Some(health()) }
+    let (name, admin, health) = (name.to_owned(), Admin::Ready, Some(health()));
+    Backend { name, address, priority, weight, admin, health }
 }
 
 fn minimal() -> Config {
@@ -186,6 +188,7 @@ fn minimal() -> Config {
             transport: Transport::Udp,
             forward: Forward::Nat,
             balance: Balance::CallId,
+            in_dialog_failover: InDialogFailover::Rehash,
             spoof_check: SpoofCheck::Strict,
             backends: vec![backend("gw1", "10.0.1.200:5060", 10, 100)],
             panic: PanicMode::Keep,
@@ -222,7 +225,7 @@ services:
     in_dialog_failover: rehash
     spoof_check: strict
     backends:
-      - { name: gw1, address: "10.0.1.200:5060", priority: 10, weight: 100, health: {} }
+      - { name: gw1, address: "10.0.1.200:5060", priority: 10, weight: 100, admin: ready, health: {} }
 "#;
     assert_eq!(parse(text).unwrap().config, minimal());
 }
@@ -270,12 +273,16 @@ fn every_key_reaches_the_model() {
                 transport: Transport::Udp,
                 forward: Forward::Nat,
                 balance: Balance::CallId,
+                in_dialog_failover: InDialogFailover::Keep,
                 spoof_check: SpoofCheck::Interface,
                 backends: vec![
                     with(backend("gw1", "10.0.1.200:5060", 10, 100), Some(defaults.clone())),
                     with(backend("gw2", "10.0.1.201:5060", 10, 100), None),
                     with(backend("gw3", "10.0.1.202:5060", 10, 200), Some(own)),
-                    with(backend("spare", "10.0.2.200:5060", 20, 0), Some(defaults.clone())),
+                    Backend {
+                        admin: Admin::Maint,
+                        ..with(backend("spare", "10.0.2.200:5060", 20, 0), Some(defaults.clone()))
+                    },
                 ],
                 panic: PanicMode::Obey,
             },
@@ -285,11 +292,18 @@ fn every_key_reaches_the_model() {
                 transport: Transport::Udp,
                 forward: Forward::Nat,
                 balance: Balance::CallId,
+                in_dialog_failover: InDialogFailover::Rehash,
                 spoof_check: SpoofCheck::Off,
                 backends: vec![
-                    with(backend("reg1", "[2001:db8::201]:5060", 0, 65535), Some(defaults.clone())),
+                    Backend {
+                        admin: Admin::Drain,
+                        ..with(
+                            backend("reg1", "[2001:db8::201]:5060", 0, 65535),
+                            Some(defaults.clone()),
+                        )
+                    },
                     with(
-                        backend("reg2", "[2001:db8::202]:5060", 65535, 0),
+                        backend("reg2", "[2001:db8::202]:5060", 65535, 1),
                         Some(HealthCheck { expect: Expect::Any, ..defaults }),
                     ),
                 ],

@@ -52,6 +52,8 @@ pub struct Settings {
     pub more: String,
     pub service: String,
     pub listen: SocketAddr,
+    /// More lines of the service, indented by four.
+    pub policy: String,
     pub backends: Vec<Backend>,
     /// More services: lines of the list, each item indented by two.
     pub services: String,
@@ -81,6 +83,7 @@ impl Settings {
             more: String::new(),
             service: "trunk-in".to_owned(),
             listen: site.vip(0),
+            policy: String::new(),
             backends: (0..).zip(&site.backends).map(|(n, _host)| backend(n)).collect(),
             services: String::new(),
         }
@@ -101,7 +104,8 @@ impl Settings {
                health: {{ {} }}\n\
              services:\n  \
                - name: {}\n    \
-                 listen: \"{}\"\n    \
+                 listen: \"{}\"\n\
+             {}    \
                  backends:\n",
             self.interfaces.join(", "),
             self.xdp_mode,
@@ -111,6 +115,7 @@ impl Settings {
             self.health,
             self.service,
             self.listen,
+            self.policy,
         );
         for Backend { name, address, priority, weight } in &self.backends {
             // Writing to a String cannot fail.
@@ -123,6 +128,14 @@ impl Settings {
         text.push_str(&self.services);
         text
     }
+}
+
+/// How a command ended, and what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 /// A running sip-lb.
@@ -217,6 +230,27 @@ impl Balancer {
         let socket = self.socket.clone();
         self.process.wait_until(&format!("{field} = {value} of {name}"), limit, |_process| {
             Ok(backend(&status(&socket)?, name, field)? == *value)
+        })
+    }
+
+    /// A command of sip-lb to this instance, such as `drain trunk-in/gw1`.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = sip_lb();
+        command.args(words).arg("--socket").arg(&self.socket);
+        command
+    }
+
+    /// Runs such a command to its end.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn tell(&self, words: &[&str]) -> Result<Said> {
+        let done = self.command(words).output()?;
+        Ok(Said {
+            code: done.status.code(),
+            out: String::from_utf8_lossy(&done.stdout).into_owned(),
+            err: String::from_utf8_lossy(&done.stderr).into_owned(),
         })
     }
 

@@ -50,13 +50,13 @@ fn call_id_for(world: &mut World, backend: &str) -> String {
 }
 
 #[test]
-fn a_call_is_unconfirmed_then_confirmed_then_ended() {
+fn a_call_rings_is_confirmed_and_ends() {
     let mut world = World::new(ONE_SERVICE);
     let (_, backend) = send(&mut world, &Message::invite("life@x"));
-    assert_eq!((census(&world, 0).unconfirmed, census(&world, 0).live()), (1, 1));
+    assert_eq!((census(&world, 0).ringing, census(&world, 0).live()), (1, 1));
     let ringing = Message::response(180, Method::Invite, "life@x").build();
     world.backend_sends(backend, client(10), &ringing);
-    assert_eq!(census(&world, 0).unconfirmed, 1, "a 180 confirms nothing");
+    assert_eq!(census(&world, 0).ringing, 1, "a 180 confirms nothing");
     let answer = Message::response(200, Method::Invite, "life@x").build();
     world.backend_sends(backend, client(10), &answer);
     assert_eq!((census(&world, 0).confirmed_invite, census(&world, 0).live()), (1, 1));
@@ -121,6 +121,131 @@ fn a_draining_backend_keeps_its_calls_and_gets_no_new_ones() {
     for n in 0..500 {
         assert_ne!(send(&mut world, &Message::invite(&format!("new-{n}@x"))).1, backend);
     }
+}
+
+/// [`ONE_SERVICE`] with `in_dialog_failover: keep`.
+fn keeping() -> World {
+    let keep = "    in_dialog_failover: keep\n    backends:";
+    World::new(&ONE_SERVICE.replace("    backends:", keep))
+}
+
+#[test]
+fn a_kept_call_waits_for_its_backend_and_one_that_rings_is_moved() {
+    let mut world = keeping();
+    let talking = call_id_for(&mut world, "gw3");
+    let gw3 = call(&mut world, &talking);
+    let ringing = (0..)
+        .map(|n| format!("ringing-{n}@gw3"))
+        .find(|id| send(&mut world, &Message::invite(id)).1 == gw3)
+        .unwrap();
+    world.set_down(&["gw3"]);
+    for method in [Method::Ack, Method::Refer, Method::Prack, Method::Update, Method::Invite] {
+        let message = Message::request(method, &talking).to_tag("callee");
+        assert_eq!(send(&mut world, &message), (Verdict::Keep, gw3), "{method:?}");
+    }
+    // Neither a response of the client nor another backend's request moves it.
+    let answer = Message::response(200, Method::Update, &talking);
+    assert_eq!(send(&mut world, &answer), (Verdict::Dialog, gw3));
+    let gw1 = world.address("gw1");
+    world.backend_sends(gw1, client(10), &Message::invite(&talking).to_tag("x").build());
+    let update = Message::request(Method::Update, &talking).to_tag("callee");
+    assert_eq!(send(&mut world, &update), (Verdict::Keep, gw3));
+    let (verdict, to) = send(&mut world, &Message::invite(&ringing));
+    assert_eq!(verdict, Verdict::Rehash, "nobody has answered it yet");
+    assert_ne!(to, gw3);
+    assert_eq!(world.program.counters.events().unwrap().of(Event::DialogMoved), 1);
+    let bye = Message::request(Method::Bye, &talking).to_tag("callee");
+    for _ in 0..3 {
+        assert_eq!(send(&mut world, &bye), (Verdict::Keep, gw3), "a BYE is repeated");
+    }
+    // Back again, it has its call, and the other one stays where it is.
+    world.set_down(&[]);
+    assert_eq!(send(&mut world, &Message::invite(&ringing)), (Verdict::Dialog, to));
+    assert_eq!(send(&mut world, &bye), (Verdict::Dialog, gw3));
+}
+
+#[test]
+fn maintenance_moves_even_kept_calls() {
+    let mut world = keeping();
+    let id = call_id_for(&mut world, "gw3");
+    let gw3 = call(&mut world, &id);
+    world.set_admin("trunk", "gw3", Admin::Maint);
+    world.set_down(&["gw3"]);
+    let (verdict, to) = send(&mut world, &Message::request(Method::Update, &id).to_tag("callee"));
+    assert_eq!(verdict, Verdict::Rehash);
+    assert_ne!(to, gw3);
+}
+
+#[test]
+fn the_configuration_drains_and_keeps_in_maintenance_as_a_command_does() {
+    let mut world = World::new(ONE_SERVICE);
+    let id = call_id_for(&mut world, "gw3");
+    let gw3 = call(&mut world, &id);
+    let configured = |word: &str| {
+        let line = "address: \"10.0.1.203:5070\"";
+        ONE_SERVICE.replace(line, &format!("{line}, admin: {word}"))
+    };
+    world.reload(&configured("drain"));
+    let update = Message::request(Method::Update, &id).to_tag("callee");
+    assert_eq!(send(&mut world, &update), (Verdict::Dialog, gw3));
+    for n in 0..500 {
+        assert_ne!(send(&mut world, &Message::invite(&format!("drained-{n}@x"))).1, gw3);
+    }
+    // The stricter of file and command is in force.
+    world.set_admin("trunk", "gw3", Admin::Drain);
+    world.reload(&configured("maint"));
+    let (verdict, to) = send(&mut world, &update);
+    assert_eq!(verdict, Verdict::Rehash);
+    assert_ne!(to, gw3);
+    world.reload(ONE_SERVICE);
+    let new = |world: &mut World, what: &str| {
+        (0..500).any(|n| send(world, &Message::invite(&format!("{what}-{n}@x"))).1 == gw3)
+    };
+    assert!(!new(&mut world, "commanded"), "the command holds over the reload");
+    world.set_admin("trunk", "gw3", Admin::Ready);
+    assert!(new(&mut world, "ready"));
+}
+
+#[test]
+fn a_call_that_is_refused_cancelled_or_challenged_rings_no_more() {
+    let mut world = World::new(ONE_SERVICE);
+    for (n, status) in [302, 401, 407, 486, 487, 503, 603].into_iter().enumerate() {
+        let id = format!("refused-{status}@x");
+        let (_, backend) = send(&mut world, &Message::invite(&id));
+        let _cancel = send(&mut world, &Message::request(Method::Cancel, &id));
+        let cancelled = Message::response(200, Method::Cancel, &id).build();
+        world.backend_sends(backend, client(10), &cancelled);
+        let found = census(&world, 0);
+        assert_eq!((found.ringing, found.unconfirmed as usize), (1, n), "{status}");
+        let answer = Message::response(status, Method::Invite, &id).build();
+        world.backend_sends(backend, client(10), &answer);
+        let found = census(&world, 0);
+        assert_eq!((found.ringing, found.unconfirmed as usize), (0, n + 1), "{status}");
+    }
+    let events = world.program.counters.events().unwrap();
+    let counted =
+        [Event::DialogRefused, Event::DialogEnded, Event::DialogConfirmed].map(|e| events.of(e));
+    assert_eq!(counted, [7, 0, 0]);
+}
+
+#[test]
+fn a_challenged_call_rings_again_with_its_credentials_and_is_counted_once() {
+    let mut world = World::new(ONE_SERVICE);
+    let (_, backend) = send(&mut world, &Message::invite("challenge@x"));
+    let answer = |status| Message::response(status, Method::Invite, "challenge@x").build();
+    world.backend_sends(backend, client(10), &answer(401));
+    assert_eq!(census(&world, 0).ringing, 0);
+    assert_eq!(send(&mut world, &Message::invite("challenge@x")), (Verdict::Dialog, backend));
+    assert_eq!(census(&world, 0).ringing, 1);
+    world.backend_sends(backend, client(10), &answer(200));
+    let found = census(&world, 0);
+    assert_eq!((found.confirmed_invite, found.live()), (1, 1));
+    let calls: u64 = found.bindings.values().map(|holding| holding.calls).sum();
+    assert_eq!(calls, 1);
+    // A re-INVITE that is refused ends nothing.
+    let _again = send(&mut world, &Message::invite("challenge@x").to_tag("callee"));
+    world.backend_sends(backend, client(10), &answer(488));
+    assert_eq!(census(&world, 0).confirmed_invite, 1);
 }
 
 #[test]

@@ -51,10 +51,11 @@ fn census(world: &World) -> Census {
 }
 
 /// States of all entries, as the sweep counts them.
-fn states(world: &World) -> [(State, u64); 4] {
+fn states(world: &World) -> [(State, u64); 5] {
     let census = census(world);
     [
         (State::Unconfirmed, census.unconfirmed),
+        (State::Ringing, census.ringing),
         (State::Ended, census.ended),
         (State::ConfirmedInvite, census.confirmed_invite),
         (State::ConfirmedOther, census.confirmed_other),
@@ -127,7 +128,7 @@ fn a_call_that_a_backend_began_is_a_live_call_once_answered() {
     for method in [Method::Prack, Method::Update] {
         world.backend_sends(gw3, client(9), &in_dialog(method, "out@x").build());
         let _done = send(&mut world, &Message::response(200, method, "out@x"));
-        assert_eq!(state(&world), State::Unconfirmed, "after {method:?}");
+        assert_eq!(state(&world), State::Ringing, "after {method:?}");
     }
     let _answered = send(&mut world, &Message::response(200, Method::Invite, "out@x"));
     assert_eq!(state(&world), State::ConfirmedInvite);

@@ -444,6 +444,20 @@ fn a_dead_backends_dialog_is_placed_anew() {
     assert_eq!(world.run(&invite()).destination(), run.destination(), "it does not flap back");
 }
 
+#[test]
+fn a_dead_backend_keeps_its_confirmed_dialog_where_that_is_wished() {
+    let keep = "    in_dialog_failover: keep\n    backends:";
+    let mut world = World::new(&ONE_SERVICE.replace("    backends:", keep));
+    let first = world.run(&invite()).destination();
+    let answer = Message::response(200, Method::Invite, "a84b4c76e66710@pc33").build();
+    world.backend_sends(first, client(10), &answer);
+    let name = world.name(first).to_owned();
+    world.set_down(&[&name]);
+    let run = world.run(&invite());
+    assert_eq!((run.verdict, run.destination()), (Verdict::Keep, first));
+    assert_eq!(run.action, Action::Tx);
+}
+
 const TWO_SERVICES: &str = "
 interfaces: [lo]
 hash_key: tests
@@ -519,6 +533,7 @@ fn every_verdict_has_a_row() {
         Verdict::Dialog,
         Verdict::Hash,
         Verdict::Rehash,
+        Verdict::Keep,
         Verdict::NoCallId,
         Verdict::Keepalive,
         Verdict::Stun,

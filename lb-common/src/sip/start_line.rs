@@ -140,6 +140,8 @@ impl Code {
     const SUCCESS: u64 = 1 << 18;
     const STUN: u64 = 1 << 19;
     const KEEPALIVE: u64 = 1 << 20;
+    /// 300 and more.
+    const REFUSAL: u64 = 1 << 21;
 
     #[inline(always)]
     #[must_use]
@@ -149,7 +151,9 @@ impl Code {
             Message::Stun => Self::STUN,
             Message::Keepalive => Self::KEEPALIVE,
             Message::Response(status) => {
-                let class = if status.wrapping_sub(101) >= 199 {
+                let class = if status >= 300 {
+                    Self::REFUSAL
+                } else if status <= 100 {
                     0
                 } else if status < 200 {
                     Self::LASTING
@@ -210,6 +214,13 @@ impl Code {
         self.has(Self::SUCCESS)
     }
 
+    /// True for a response of 300 and more: the request came to nothing here.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        self.has(Self::REFUSAL)
+    }
+
     /// True for requests that can create a dialog or its like (RFC 3261 §12, RFC 6665, RFC 3515).
     #[inline(always)]
     #[must_use]
@@ -237,7 +248,9 @@ impl Code {
     #[must_use]
     pub const fn concerns_entry(self) -> bool {
         self.forms_dialog()
-            || self.has(Self::bit(Method::Update) | Self::bit(Method::Bye) | Self::SUCCESS)
+            || self.has(
+                Self::bit(Method::Update) | Self::bit(Method::Bye) | Self::SUCCESS | Self::REFUSAL,
+            )
     }
 
     /// True for requests and responses.

@@ -16,7 +16,10 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{event::Request, status::Status};
+use crate::{
+    event::{Remaining, Request, Wish},
+    status::Status,
+};
 
 /// Longest request in bytes.
 const MAX_REQUEST: u64 = 4096;
@@ -24,11 +27,24 @@ const MAX_REQUEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
     Status,
     Reload,
+    Drain {
+        service: String,
+        backend: String,
+    },
+    Undrain {
+        service: String,
+        backend: String,
+    },
+    /// How many calls a backend still has.
+    Remaining {
+        service: String,
+        backend: String,
+    },
 }
 
 /// What it is told.
@@ -36,6 +52,7 @@ pub enum Command {
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     Status(Box<Status>),
+    Remaining(Remaining),
     /// Done; what has changed.
     Done(String),
     /// Refused; why.
@@ -113,12 +130,36 @@ async fn execute(command: Command, requests: &mpsc::Sender<Request>) -> Result<A
         Command::Reload => {
             let (reply, answer) = oneshot::channel();
             requests.send(Request::Reload(reply)).await?;
+            outcome(answer.await?)
+        }
+        Command::Drain { service, backend } => {
+            wish(requests, Wish { service, backend, drain: true }).await?
+        }
+        Command::Undrain { service, backend } => {
+            wish(requests, Wish { service, backend, drain: false }).await?
+        }
+        Command::Remaining { service, backend } => {
+            let (reply, answer) = oneshot::channel();
+            requests.send(Request::Remaining(service, backend, reply)).await?;
             match answer.await? {
-                Ok(summary) => Answer::Done(summary),
+                Ok(remaining) => Answer::Remaining(remaining),
                 Err(cause) => Answer::Refused(cause),
             }
         }
     })
+}
+
+async fn wish(requests: &mpsc::Sender<Request>, wish: Wish) -> Result<Answer> {
+    let (reply, answer) = oneshot::channel();
+    requests.send(Request::Wish(wish, reply)).await?;
+    Ok(outcome(answer.await?))
+}
+
+fn outcome(outcome: std::result::Result<String, String>) -> Answer {
+    match outcome {
+        Ok(said) => Answer::Done(said),
+        Err(cause) => Answer::Refused(cause),
+    }
 }
 
 /// Asks a running controller, from a command.
@@ -126,10 +167,10 @@ async fn execute(command: Command, requests: &mpsc::Sender<Request>) -> Result<A
 /// # Errors
 ///
 /// `Ok(None)` if none runs there; an error if one does and does not answer.
-pub fn ask(path: &Path, command: Command) -> Result<Option<Answer>> {
+pub fn ask(path: &Path, command: &Command) -> Result<Option<Answer>> {
     let Ok(mut stream) = BlockingStream::connect(path) else { return Ok(None) };
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = serde_json::to_vec(&command)?;
+    let mut text = serde_json::to_vec(command)?;
     text.push(b'\n');
     stream.write_all(&text).with_context(|| format!("cannot write to {}", path.display()))?;
     let mut line = String::new();

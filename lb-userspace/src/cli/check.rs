@@ -9,7 +9,11 @@ use std::{
 
 use serde::Serialize;
 
-use crate::config::{self, Config, Finding, model::Service, show_duration};
+use crate::config::{
+    self, Config, Finding,
+    model::{Admin, Backend, Service},
+    show_duration,
+};
 
 /// Exit code for a valid file.
 pub const VALID: u8 = 0;
@@ -56,6 +60,8 @@ pub struct TierReport {
 pub struct BackendReport {
     pub name: String,
     pub weight: u16,
+    /// `ready`, `drain` or `maint`, as configured.
+    pub admin: &'static str,
     /// Of new dialogs, 0 … 1, while all backends are healthy.
     pub share: f64,
 }
@@ -123,6 +129,7 @@ fn service_report(service: &Service, numbers: &Numbers<'_>) -> ServiceReport {
         tiers.entry(backend.priority).or_default().push(BackendReport {
             name: backend.name.clone(),
             weight: backend.weight,
+            admin: backend.admin.label(),
             share: shares.get(&backend.name).copied().unwrap_or(0.0),
         });
     }
@@ -162,15 +169,24 @@ fn service_text(out: &mut String, service: &Service, report: &ServiceReport) -> 
     writeln!(out, "service {}  {} udp", service.name, vips.join(", "))?;
     let name = service.backends.iter().map(|b| b.name.len()).max().unwrap_or(0);
     let address = service.backends.iter().map(|b| b.address.to_string().len()).max().unwrap_or(0);
-    for (i, tier) in report.tiers.iter().enumerate() {
-        let role = if i == 0 { "takes new dialogs" } else { "takes over if all above are down" };
+    let is_ready = |b: &&Backend| b.admin == Admin::Ready;
+    let best = service.backends.iter().filter(is_ready).map(|b| b.priority).min();
+    for tier in &report.tiers {
+        let role = match best {
+            Some(best) if tier.priority == best => "takes new dialogs",
+            Some(best) if tier.priority > best => "takes over if all above are down",
+            Some(_) | None => "none of it is ready",
+        };
         writeln!(out, "  priority {}, {role}", tier.priority)?;
         let members = service.backends.iter().filter(|b| b.priority == tier.priority);
         for (backend, shown) in members.zip(&tier.backends) {
-            let detection = match &backend.health {
+            let mut detection = match &backend.health {
                 Some(health) => format!("down within {}", show_duration(health.worst_detection())),
                 None => "not probed, always up".to_owned(),
             };
+            if backend.admin != Admin::Ready {
+                detection = format!("{detection}; admin: {}", backend.admin.label());
+            }
             writeln!(
                 out,
                 "    {:name$}  {:<address$}  weight {:>5}  share {:>6.2} %  {detection}",
@@ -188,26 +204,6 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Shares that the weights ask for, while all backends are healthy: those of the best tier are
-/// proportional to their weights, or equal if all are 0; every other backend has none. The slot
-/// table comes as close as 65,536 slots allow.
-#[must_use]
-pub fn expected_shares(service: &Service) -> Vec<(String, f64)> {
-    let best = service.backends.iter().map(|b| b.priority).min();
-    let tier = || service.backends.iter().filter(|b| Some(b.priority) == best);
-    let total: u64 = tier().map(|b| u64::from(b.weight)).sum();
-    let members = tier().count();
-    let share = |weight: u16| match total {
-        0 => 1.0 / members as f64,
-        total => f64::from(weight) / total as f64,
-    };
-    service
-        .backends
-        .iter()
-        .map(|b| (b.name.clone(), if Some(b.priority) == best { share(b.weight) } else { 0.0 }))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -216,8 +212,18 @@ mod tests {
 
     use super::*;
 
+    /// Exact shares by weight of the ready backends of the best tier; the slot table comes as close
+    /// as 65,536 slots allow.
+    fn by_weight(service: &Service) -> Vec<(String, f64)> {
+        let ready = || service.backends.iter().filter(|b| b.admin == Admin::Ready);
+        let best = ready().map(|b| b.priority).min();
+        let tier = || ready().filter(|b| Some(b.priority) == best);
+        let total: u32 = tier().map(|b| u32::from(b.weight)).sum();
+        tier().map(|b| (b.name.clone(), f64::from(b.weight) / f64::from(total))).collect()
+    }
+
     fn numbers() -> Numbers<'static> {
-        Numbers { shares: &expected_shares, memory_bytes: &|_| 3 << 19 }
+        Numbers { shares: &by_weight, memory_bytes: &|_| 3 << 19 }
     }
 
     fn fixture(name: &str) -> PathBuf {
@@ -248,11 +254,11 @@ mod tests {
                     "name": "trunk-in",
                     "tiers": [
                         { "priority": 10, "backends": [
-                            { "name": "gw1", "weight": 100, "share": 0.25 },
-                            { "name": "gw2", "weight": 100, "share": 0.25 },
-                            { "name": "gw3", "weight": 200, "share": 0.5 },
+                            { "name": "gw1", "weight": 100, "admin": "ready", "share": 0.25 },
+                            { "name": "gw2", "weight": 100, "admin": "ready", "share": 0.25 },
+                            { "name": "gw3", "weight": 200, "admin": "ready", "share": 0.5 },
                         ] },
-                        { "priority": 20, "backends": [{ "name": "spare", "weight": 0, "share": 0.0 }] },
+                        { "priority": 20, "backends": [{ "name": "spare", "weight": 0, "admin": "maint", "share": 0.0 }] },
                     ],
                     // 4 s + 4 × 250 ms + 1.5 s
                     "worst_detection_seconds": 6.5,
@@ -260,8 +266,12 @@ mod tests {
                 {
                     "name": "registrar.example:5060_2",
                     "tiers": [
-                        { "priority": 0, "backends": [{ "name": "reg1", "weight": 65535, "share": 1.0 }] },
-                        { "priority": 65535, "backends": [{ "name": "reg2", "weight": 0, "share": 0.0 }] },
+                        { "priority": 0, "backends": [
+                            { "name": "reg1", "weight": 65535, "admin": "drain", "share": 0.0 },
+                        ] },
+                        { "priority": 65535, "backends": [
+                            { "name": "reg2", "weight": 1, "admin": "ready", "share": 1.0 },
+                        ] },
                     ],
                     "worst_detection_seconds": 6.5,
                 },
@@ -300,13 +310,13 @@ service trunk-in  203.0.113.10:5060, 203.0.113.10:5080, 203.0.113.11:5060 udp
     gw2    10.0.1.201:5060  weight   100  share  25.00 %  not probed, always up
     gw3    10.0.1.202:5060  weight   200  share  50.00 %  down within 1s300ms
   priority 20, takes over if all above are down
-    spare  10.0.2.200:5060  weight     0  share   0.00 %  down within 6s500ms
+    spare  10.0.2.200:5060  weight     0  share   0.00 %  down within 6s500ms; admin: maint
 
 service registrar.example:5060_2  [2001:db8::10]:5060 udp
-  priority 0, takes new dialogs
-    reg1  [2001:db8::201]:5060  weight 65535  share 100.00 %  down within 6s500ms
-  priority 65535, takes over if all above are down
-    reg2  [2001:db8::202]:5060  weight     0  share   0.00 %  down within 6s500ms
+  priority 0, none of it is ready
+    reg1  [2001:db8::201]:5060  weight 65535  share   0.00 %  down within 6s500ms; admin: drain
+  priority 65535, takes new dialogs
+    reg2  [2001:db8::202]:5060  weight     1  share 100.00 %  down within 6s500ms
 
 valid: 2 services on eth0, eth1.100, bond0; the maps take 1.5 MiB of memory, room for 65536 dialogs
 ";
@@ -328,13 +338,6 @@ valid: 2 services on eth0, eth1.100, bond0; the maps take 1.5 MiB of memory, roo
             "{file}:1:13: found a tag (!...), allowed are values without tags\n{file}: not valid, 1 error\n"
         );
         assert_eq!(err, expected);
-    }
-
-    #[test]
-    fn shares_of_a_tier_of_zeros_are_equal() {
-        let config = config::load(&fixture("valid/json.yaml")).unwrap().config;
-        let shares = expected_shares(&config.services[0]);
-        assert_eq!(shares, [("gw1".to_owned(), 0.5), ("gw2".to_owned(), 0.5)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod check;
 mod choice;
 mod detach;
+mod drain;
 pub mod replay;
 pub mod route;
 mod run;
@@ -50,6 +51,10 @@ enum Task {
     Status(status::StatusArgs),
     /// Let a running instance read its configuration again.
     Reload(Instance),
+    /// Let a backend take no new dialogs; live ones stay.
+    Drain(drain::DrainArgs),
+    /// Let a drained backend take new dialogs again.
+    Undrain(drain::UndrainArgs),
     Route(route::RouteArgs),
     Replay(replay::ReplayArgs),
     /// Take the program off every interface and remove every pin.
@@ -101,6 +106,8 @@ impl Cli {
             Task::Check { file, json } => run_check(&file, json),
             Task::Status(args) => status::run(&args),
             Task::Reload(instance) => reload(&instance),
+            Task::Drain(args) => drain::drain(&args),
+            Task::Undrain(args) => drain::undrain(&args),
             Task::Route(args) => route::run(&args),
             Task::Replay(args) => replay::run(&args),
             Task::Detach(args) => detach::run(&args),
@@ -145,7 +152,7 @@ fn run_check(file: &std::path::Path, json: bool) -> Result<u8> {
 
 fn reload(instance: &Instance) -> Result<u8> {
     let socket = instance.socket()?;
-    match socket::ask(&socket, Command::Reload)? {
+    match socket::ask(&socket, &Command::Reload)? {
         Some(Answer::Done(summary)) => {
             println!("{summary}");
             Ok(exit::DONE)
@@ -154,7 +161,9 @@ fn reload(instance: &Instance) -> Result<u8> {
             eprintln!("sip-lb: refused, the running configuration goes on: {cause}");
             Ok(exit::REFUSED)
         }
-        Some(Answer::Status(_)) => anyhow::bail!("{} answered something else", socket.display()),
+        Some(Answer::Status(_) | Answer::Remaining(_)) => {
+            anyhow::bail!("{} answered something else", socket.display())
+        }
         None => not_running(&socket),
     }
 }

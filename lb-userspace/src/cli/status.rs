@@ -49,10 +49,13 @@ pub(super) fn run(args: &StatusArgs) -> Result<u8> {
 
 fn look(args: &StatusArgs) -> Result<(Option<Status>, u8)> {
     let socket = args.instance.socket()?;
-    match socket::ask(&socket, Command::Status)? {
+    match socket::ask(&socket, &Command::Status)? {
         Some(Answer::Status(status)) => return Ok((Some(*status), exit::DONE)),
         Some(Answer::Done(other) | Answer::Refused(other)) => {
             anyhow::bail!("{} answered: {other}", socket.display())
+        }
+        Some(Answer::Remaining(_)) => {
+            anyhow::bail!("{} answered something else", socket.display())
         }
         None => {}
     }

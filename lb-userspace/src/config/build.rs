@@ -58,6 +58,7 @@ fn service(raw: RawService, defaults: &RawHealth) -> Option<Service> {
         transport: raw.transport?.into_iter().next()??,
         forward: raw.forward?,
         balance: raw.balance?,
+        in_dialog_failover: raw.in_dialog_failover?,
         spoof_check: raw.spoof_check?,
         backends: raw
             .backends?
@@ -75,6 +76,7 @@ fn backend(raw: RawBackend, defaults: &RawHealth) -> Option<Backend> {
         address: raw.address?,
         priority: raw.priority?,
         weight: raw.weight?,
+        admin: raw.admin?,
         health,
     })
 }

@@ -75,6 +75,7 @@ pub struct Service {
     pub transport: Transport,
     pub forward: Forward,
     pub balance: Balance,
+    pub in_dialog_failover: InDialogFailover,
     pub spoof_check: SpoofCheck,
     /// The service's own set; at least one, one family, unique names, unique addresses.
     pub backends: Vec<Backend>,
@@ -111,6 +112,27 @@ pub enum SpoofCheck {
     Off,
 }
 
+/// What a confirmed dialog does when its backend is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InDialogFailover {
+    /// Its next request moves it to another backend.
+    Rehash,
+    /// It stays where it is: its messages wait for the backend's return.
+    Keep,
+}
+
+/// What is wanted of a backend of a service (HAProxy's words), the stricter the later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Admin {
+    Ready,
+    /// No new dialogs; live ones stay.
+    Drain,
+    /// No traffic.
+    Maint,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
     pub name: String,
@@ -118,6 +140,8 @@ pub struct Backend {
     /// Lower is preferred (RFC 2782).
     pub priority: u16,
     pub weight: u16,
+    /// What the file says; a drain by command is kept apart.
+    pub admin: Admin,
     /// `None` = `health: off`, always up.
     pub health: Option<HealthCheck>,
 }
@@ -178,6 +202,13 @@ pub enum PanicMode {
 pub type HealthByEndpoint = BTreeMap<SocketAddr, Option<HealthCheck>>;
 
 impl Config {
+    /// A backend by the names of its service and itself.
+    #[must_use]
+    pub fn backend(&self, service: &str, backend: &str) -> Option<&Backend> {
+        let service = self.services.iter().find(|s| s.name == service)?;
+        service.backends.iter().find(|b| b.name == backend)
+    }
+
     /// Every endpoint once, with its health settings.
     #[must_use]
     pub fn endpoints(&self) -> HealthByEndpoint {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
     model::{
-        Balance, ControllerLost, Expect, Forward, Initial, PanicMode, SpoofCheck, Transport,
-        XdpMode,
+        Admin, Balance, ControllerLost, Expect, Forward, InDialogFailover, Initial, PanicMode,
+        SpoofCheck, Transport, XdpMode,
     },
     values,
 };
@@ -96,8 +96,7 @@ pub(super) struct RawService {
     pub(super) balance: Option<Balance>,
     #[serde(rename = "affinity")]
     pub(super) _affinity: Option<Affinity>,
-    #[serde(rename = "in_dialog_failover")]
-    pub(super) _in_dialog_failover: Option<InDialogFailover>,
+    pub(super) in_dialog_failover: Option<InDialogFailover>,
     pub(super) spoof_check: Option<SpoofCheck>,
     pub(super) backends: Option<Vec<Option<RawBackend>>>,
 }
@@ -109,13 +108,6 @@ pub(super) enum Affinity {
     Dialog,
 }
 
-/// The only value that works so far.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum InDialogFailover {
-    Rehash,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawBackend {
@@ -123,6 +115,7 @@ pub(super) struct RawBackend {
     pub(super) address: Option<SocketAddr>,
     pub(super) priority: Option<u16>,
     pub(super) weight: Option<u16>,
+    pub(super) admin: Option<Admin>,
     #[serde(default)]
     pub(super) health: Given<RawBackendHealth>,
 }

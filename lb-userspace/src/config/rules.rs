@@ -9,6 +9,7 @@ use std::{
 use super::{
     error::{Errors, Finding},
     health,
+    model::Admin,
     place::Place,
     raw::{RawBackend, RawConfig, RawLimits, RawService},
     schema::LISTENERS_PER_SERVICE,
@@ -235,6 +236,10 @@ pub(super) fn warnings(raw: &RawConfig, root: &Place<'_>) -> Vec<Finding> {
             }
         }
         never_left(service, place, &mut warn);
+        if !backends(service, place).any(|(b, _)| b.admin == Some(Admin::Ready)) {
+            let message = "no backend is ready: new dialogs have nowhere to go";
+            warn(&place.key("backends"), message.to_owned());
+        }
     }
     warnings.sort_by_key(|w| (w.line, w.column));
     warnings

@@ -260,8 +260,8 @@ static SERVICE: Shape = Shape::Map(&[
     field(
         "in_dialog_failover",
         Default("rehash"),
-        &Shape::Choice(&[now("rehash"), later("keep")]),
-        "what a live dialog does when its backend is down",
+        &Shape::Choice(&[now("rehash"), now("keep")]),
+        "what a confirmed dialog does when its backend is down: rehash moves it, keep lets it wait",
     ),
     field(
         "spoof_check",
@@ -309,8 +309,13 @@ static BACKEND: Shape = Shape::Map(&[
         &int(0, 65_535),
         "share inside the tier, relative to the others; 0 is a standby",
     ),
+    field(
+        "admin",
+        Default("ready"),
+        &Shape::Choice(&[now("ready"), now("drain"), now("maint")]),
+        "drain: no new dialogs, live ones stay; maint: no traffic",
+    ),
     field("health", Optional, &BACKEND_HEALTH, "off, or what differs from defaults.health"),
     refused("aliases", Later),
     refused("srv", Later),
-    refused("admin", Later),
 ]);

@@ -7,6 +7,7 @@
 //! admin ───────────────────┘
 //! ```
 
+mod operator;
 mod report;
 mod start;
 mod traffic;
@@ -40,7 +41,7 @@ use crate::{
         counters::Counters,
         dialogs::DialogTable,
         live::{Live, Opened},
-        sweep::{self, Census, Sweep},
+        sweep::{self, Census, Cleared, Sweep},
     },
     event::{Reloads, Request},
     maps::kernel::KernelMaps,
@@ -97,11 +98,18 @@ pub struct Controller {
     admin: AdminStates,
     origin: Instant,
     retry_at: Option<Instant>,
+    /// True if the last round wrote all that was to be written.
+    is_written: bool,
     /// The sweep in progress, since when, and when the next is due.
     sweep: Option<(Sweep, Duration)>,
     sweep_at: Instant,
     verify_at: Instant,
+    /// How many sweeps have begun, and the number of the last that has ended: the one that found
+    /// `census`.
+    sweeps_begun: u64,
+    last_sweep: u64,
     census: Census,
+    cleared: Cleared,
     traffic: TrafficWindow,
     reloads: Reloads,
     reload_error: Option<String>,
@@ -175,10 +183,14 @@ impl Controller {
             suspected: BTreeSet::new(),
             origin,
             retry_at: None,
+            is_written: false,
             sweep: None,
             sweep_at: origin,
             verify_at: origin + VERIFY_EVERY,
+            sweeps_begun: 0,
+            last_sweep: 0,
             census: Census::default(),
+            cleared: Cleared::default(),
             traffic: TrafficWindow::default(),
             reloads: Reloads { last_success: unix_seconds(), ..Reloads::default() },
             reload_error: None,
@@ -188,6 +200,7 @@ impl Controller {
             count_program_time,
             is_ready: false,
         };
+        state::forget_removed(&mut controller.admin, &controller.source.config);
         controller.heart.start(controller.source.config.dialogs.timeout)?;
         let admission = controller.reconciler.admit(&controller.source.config)?;
         controller.counters.reset(&admission.added)?;
@@ -355,6 +368,7 @@ impl Controller {
             Ok(now) => now.epoch,
             Err(cause) => {
                 error!("cannot read the datapath's clock: {cause}");
+                self.is_written = false;
                 self.retry_at = Some(Instant::now() + TICK);
                 return;
             }
@@ -388,6 +402,7 @@ impl Controller {
         if outcome.done > 0 {
             debug!(writes = outcome.done, "maps written");
         }
+        self.is_written = outcome.failure.is_none() && outcome.problems.is_empty();
         self.is_ready |= outcome.failure.is_none();
         if let Some(failure) = &outcome.failure {
             error!("{failure}; trying again");
@@ -465,6 +480,7 @@ impl Controller {
             }
         }
         self.source.config = new;
+        state::forget_removed(&mut self.admin, &self.source.config);
         self.source.digest = loaded.digest;
         self.source.loaded_at = SystemTime::now();
         self.heart.start(self.source.config.dialogs.timeout)?;
@@ -515,6 +531,10 @@ impl Controller {
                 Err(cause) => error!("cannot read the counters: {cause:#}"),
             },
             Request::Reload(reply) => drop(reply.send(self.reload())),
+            Request::Wish(wish, reply) => drop(reply.send(self.obey(&wish))),
+            Request::Remaining(service, backend, reply) => {
+                drop(reply.send(self.remaining(&service, &backend)));
+            }
         }
     }
 
@@ -555,6 +575,7 @@ impl Controller {
                 return Ok(());
             }
             self.sweep = Some((Sweep::new(), self.elapsed()));
+            self.sweeps_begun += 1;
         }
         let now = self.heart.now()?;
         let bindings = self.reconciler.applied();
@@ -570,6 +591,8 @@ impl Controller {
         }
         if let Some((sweep, started)) = self.sweep.take() {
             self.census = sweep.finish();
+            self.cleared.add(self.census.cleared);
+            self.last_sweep = self.sweeps_begun;
             self.sweep_at = Instant::now() + SWEEP_EVERY;
             let live = self.census.bindings.keys().copied().collect();
             if !self.reconciler.sweep_result(&live, started).is_empty() {

@@ -19,7 +19,7 @@ use crate::{
     datapath::{self, counters::add, sweep::Holding},
     event::{Snapshot, Traffic},
     probe::{Busy, State, Transition},
-    state::{admin_of, desired::ServiceState},
+    state::{commanded, desired::ServiceState},
     status::{
         AttachedInterface, BackendStatus, ConfigStatus, ControllerState, RetiredStatus,
         ServiceStatus, Status,
@@ -32,6 +32,7 @@ struct Sums {
     stats: BindingStats,
     recent: u64,
     calls: u64,
+    ringing: u64,
 }
 
 impl Controller {
@@ -54,6 +55,7 @@ impl Controller {
             slow_path_lost: self.slow_path.lost(),
             traffic,
             census: self.census.clone(),
+            cleared: self.cleared,
             dialog_capacity: self.dialogs.entries().len() as u64,
             reloads: self.reloads,
             program: self.count_program_time.then(|| self.live.run_time()).transpose()?,
@@ -70,6 +72,7 @@ impl Controller {
             sum.stats = add(sum.stats, stats);
             sum.recent += self.traffic.recent(view.id, stats.requests);
             sum.calls += holding.calls;
+            sum.ringing += holding.ringing;
         }
         Ok(sums)
     }
@@ -160,10 +163,15 @@ impl Controller {
             traffic_share: (recent > 0).then(|| sums.recent as f64 / recent as f64),
             health: health.map_or(State::Unknown, |h| h.state()).label().to_owned(),
             busy_until: busy,
-            admin: admin_of(&self.admin, &service.name, &backend.name).label().to_owned(),
+            admin: backend
+                .admin
+                .max(commanded(&self.admin, &service.name, &backend.name))
+                .label()
+                .to_owned(),
             since: health.map(|h| rfc3339(SystemTime::now() - (now - h.since()))),
             last_reason: health.map(|h| h.last_reason().to_string()),
             live_dialogs: sums.calls,
+            ringing_dialogs: sums.ringing,
             requests_total: sums.stats.requests,
             responses: (1..)
                 .zip(sums.stats.responses)

@@ -86,7 +86,11 @@ pub(super) fn initial_health(
             None if check.is_some() && !is_fresh => Start::AddedByReload,
             Some(_) | None => Start::FirstEver,
         };
-        health.insert(endpoint, Health::new(start, initial, now));
+        let mut judged = Health::new(start, initial, now);
+        if check.is_some() && adopted.busy.contains(&socket) {
+            judged.presume_busy();
+        }
+        health.insert(endpoint, judged);
     }
     // Retired endpoints: as they were left.
     for (socket, &before) in &adopted.health {

@@ -1,13 +1,13 @@
 //! Moving dialog entries into a table with another number of lines.
 //!
-//! An entry bears bits 26–63 of its hash; bits 0–23 pick the line, and a table with 2ⁿ lines shows
+//! An entry bears bits 27–63 of its hash; bits 0–23 pick the line, and a table with 2ⁿ lines shows
 //! only the lowest n of these. So:
 //!
 //! - Into fewer or as many lines: the new line is known. Where two old lines meet in one, the
 //!   entries that are given up least willingly stay.
 //! - Into more lines: the bits between are not known, so a copy goes to every line that they might
 //!   name. The right one is found and refreshed by the dialog's next message. The others fit no
-//!   hash (a dialog of the same 38-bit tag would have to come to that very line), are never
+//!   hash (a dialog of the same 37-bit tag would have to come to that very line), are never
 //!   refreshed and expire. The load of each line stays what it was. Until the copies expire, a sweep
 //!   counts such a dialog once for each.
 

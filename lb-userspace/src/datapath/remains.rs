@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use lb_common::{
-    backend::{admin, endpoint},
-    table,
-};
+use lb_common::{backend::endpoint, table};
 
 use super::{
     attach,
@@ -15,6 +12,7 @@ use super::{
 };
 use crate::{
     maps::{LbMaps as _, Names, kernel::KernelMaps},
+    state::Admin,
     status::{
         AttachedInterface, BackendStatus, ConfigStatus, ControllerState, ServiceStatus, Status,
     },
@@ -95,15 +93,11 @@ fn services(maps: &KernelMaps, counters: &Counters) -> Result<Vec<ServiceStatus>
                 }
                 .to_owned(),
                 busy_until: None,
-                admin: match record.admin {
-                    admin::READY => "ready",
-                    admin::MAINT => "maint",
-                    _ => "drain",
-                }
-                .to_owned(),
+                admin: Admin::in_force(record.admin).label().to_owned(),
                 since: None,
                 last_reason: None,
                 live_dialogs: 0,
+                ringing_dialogs: 0,
                 requests_total: stats.requests,
                 responses: (1..)
                     .zip(stats.responses)

@@ -15,6 +15,10 @@ use super::reline::Now;
 /// Lines that a step takes; 3 ms of work if they are full.
 pub const STEP_LINES: usize = 16_384;
 
+/// Epochs (of 256 s) after which a call that nobody answers, refuses or retransmits does not count
+/// as ringing any more: a proxy gives up after some 3 minutes (RFC 3261 §16.6, timer C).
+const RINGING: u32 = 1;
+
 /// Live entries of one binding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
@@ -22,6 +26,8 @@ pub struct Holding {
     pub entries: u64,
     /// Answered INVITEs that no BYE has ended: calls.
     pub calls: u64,
+    /// INVITEs without a final answer that were heard of within the last [`RINGING`] epochs.
+    pub ringing: u64,
 }
 
 /// What a finished sweep found.
@@ -31,24 +37,40 @@ pub struct Census {
     pub bindings: BTreeMap<u16, Holding>,
     /// Live entries by state.
     pub unconfirmed: u64,
+    pub ringing: u64,
     pub ended: u64,
     pub confirmed_invite: u64,
     pub confirmed_other: u64,
     /// Places in the table.
     pub capacity: u64,
-    /// Entries that were cleared: their lifetime was over, ...
+    pub cleared: Cleared,
+}
+
+/// Entries that sweeps have cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Their lifetime was over.
     pub expired: u64,
-    /// ... the same dialog stood in the line twice, ...
+    /// The same dialog stood in the line twice.
     pub duplicates: u64,
-    /// ... or they had no meaning.
+    /// They had no meaning.
     pub invalid: u64,
+}
+
+impl Cleared {
+    /// Adds what another sweep has cleared.
+    pub const fn add(&mut self, more: Self) {
+        self.expired += more.expired;
+        self.duplicates += more.duplicates;
+        self.invalid += more.invalid;
+    }
 }
 
 impl Census {
     /// Live entries.
     #[must_use]
     pub const fn live(&self) -> u64 {
-        self.unconfirmed + self.ended + self.confirmed_invite + self.confirmed_other
+        self.unconfirmed + self.ringing + self.ended + self.confirmed_invite + self.confirmed_other
     }
 }
 
@@ -102,12 +124,13 @@ impl Sweep {
             if word == 0 {
                 continue;
             }
+            let counts = &mut self.census.cleared;
             let cleared = if Entry(word).state().is_none() {
-                Some(&mut self.census.invalid)
+                Some(&mut counts.invalid)
             } else if Entry(word).is_expired(now.epoch, now.lifetime) {
-                Some(&mut self.census.expired)
+                Some(&mut counts.expired)
             } else if is_lesser_duplicate(&words, index, now, service) {
-                Some(&mut self.census.duplicates)
+                Some(&mut counts.duplicates)
             } else {
                 None
             };
@@ -122,13 +145,14 @@ impl Sweep {
             }
         }
         for word in words {
-            self.count(Entry(word));
+            self.count(Entry(word), now);
         }
     }
 
-    fn count(&mut self, entry: Entry) {
+    fn count(&mut self, entry: Entry, now: Now) {
         let state = match entry.state() {
             Some(State::Unconfirmed) => &mut self.census.unconfirmed,
+            Some(State::Ringing) => &mut self.census.ringing,
             Some(State::Ended) => &mut self.census.ended,
             Some(State::ConfirmedInvite) => &mut self.census.confirmed_invite,
             Some(State::ConfirmedOther) => &mut self.census.confirmed_other,
@@ -142,6 +166,9 @@ impl Sweep {
         if let Some(holding) = self.holdings.get_mut(binding) {
             holding.entries += 1;
             holding.calls += u64::from(entry.state() == Some(State::ConfirmedInvite));
+            let rings =
+                entry.state() == Some(State::Ringing) && !entry.is_expired(now.epoch, RINGING);
+            holding.ringing += u64::from(rings);
         }
     }
 }
@@ -225,15 +252,30 @@ mod tests {
         let before = words(&table);
         let census = sweep(&table);
         assert_eq!(words(&table), before);
-        let holdings =
-            [(1, Holding { entries: 2, calls: 1 }), (11, Holding { entries: 3, calls: 1 })];
+        let holdings = [
+            (1, Holding { entries: 2, calls: 1, ringing: 0 }),
+            (11, Holding { entries: 3, calls: 1, ringing: 0 }),
+        ];
         assert_eq!(census.bindings, holdings.into());
         assert_eq!(
             [census.unconfirmed, census.ended, census.confirmed_invite, census.confirmed_other],
             [1, 1, 2, 1]
         );
         assert_eq!((census.live(), census.capacity), (5, 32));
-        assert_eq!((census.expired, census.duplicates, census.invalid), (0, 0, 0));
+        assert_eq!(census.cleared, Cleared::default());
+    }
+
+    #[test]
+    fn calls_ring_until_they_are_old() {
+        let table = table(&[&[
+            entry(1, 1, 0, State::Ringing),
+            entry(2, 1, 1, State::Ringing),
+            entry(3, 1, 2, State::Ringing),
+        ]]);
+        let census = sweep(&table);
+        let holding = Holding { entries: 3, calls: 0, ringing: 2 };
+        assert_eq!(census.bindings, [(1, holding)].into());
+        assert_eq!((census.ringing, census.live()), (3, 3));
     }
 
     #[test]
@@ -245,7 +287,8 @@ mod tests {
             entry(3, 1, 0, State::Ended) & !7,
         ]]);
         let census = sweep(&table);
-        assert_eq!((census.expired, census.invalid, census.live()), (1, 1, 1));
+        let cleared = Cleared { expired: 1, invalid: 1, ..Cleared::default() };
+        assert_eq!((census.cleared, census.live()), (cleared, 1));
         assert_eq!(words(&table).iter().filter(|&&w| w != 0).collect::<Vec<_>>(), [&live]);
     }
 
@@ -260,7 +303,7 @@ mod tests {
             &[first, entry(3, 4, 1, State::ConfirmedOther), entry(3, 5, 1, State::ConfirmedOther)],
         ]);
         let census = sweep(&table);
-        assert_eq!(census.duplicates, 4);
+        assert_eq!(census.cleared.duplicates, 4);
         let left: Vec<_> = words(&table).into_iter().filter(|&word| word != 0).collect();
         assert_eq!(left, [confirmed, younger, first]);
     }
@@ -274,7 +317,7 @@ mod tests {
             entry(1, 101, 0, State::ConfirmedInvite),
         ]]);
         let census = sweep(&table);
-        assert_eq!((census.duplicates, census.live()), (0, 4));
+        assert_eq!((census.cleared.duplicates, census.live()), (0, 4));
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //! Tables and member lists are shown where a choice publishes them; the hash key is not shown.
 
 use lb_common::{
-    backend::{Endpoint, NextHop, ROUTES, Route, admin, endpoint, next_hop, spoof},
+    backend::{Endpoint, NextHop, ROUTES, Route, endpoint, next_hop, spoof},
     maps::{PortSet, ports},
     service::INTERFACES,
     table::{self, NO_MEMBER, choice_members, choice_table},
 };
 
 use super::{Index, LbMaps, Names, Result};
+use crate::state::Admin;
 
 /// All of it.
 ///
@@ -64,12 +65,7 @@ pub fn dump(maps: &dyn LbMaps) -> Result<String> {
                 record.service,
                 record.listener,
                 record.endpoint,
-                match record.admin {
-                    admin::READY => "ready",
-                    admin::DRAIN => "drain",
-                    admin::MAINT => "maint",
-                    _ => "?",
-                },
+                admin(record.admin),
                 if record.retired != 0 { " retired" } else { "" },
             ));
         }
@@ -202,4 +198,14 @@ fn port_list(set: &PortSet) -> String {
         }
     }
     text
+}
+
+/// What is in force, and what the operator said by command if that is another thing.
+fn admin(value: u8) -> String {
+    let (in_force, by_command) = (Admin::in_force(value), Admin::by_command(value));
+    if by_command == in_force {
+        in_force.label().to_owned()
+    } else {
+        format!("{} ({} by command)", in_force.label(), by_command.label())
+    }
 }

@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 use super::names::{self, Metric};
-use crate::event::Snapshot;
+use crate::{event::Snapshot, state::Admin};
 
 /// Families collected one after the other.
 struct Page(Vec<MetricFamily>);
@@ -111,7 +111,8 @@ fn verdicts(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
 }
 
 fn services(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
-    let (mut up, mut share, mut live) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut up, mut share, mut admin) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut live, mut ringing) = (Vec::new(), Vec::new());
     let (mut active, mut usable, mut digest) = (Vec::new(), Vec::new(), Vec::new());
     for service in &snapshot.status.services {
         let name = || vec![service.name.clone()];
@@ -127,12 +128,21 @@ fn services(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
             tiered.push(backend.priority.to_string());
             up.push((tiered.clone(), f64::from(u8::from(backend.health == "up"))));
             share.push((tiered, backend.share));
-            live.push((labels, backend.live_dialogs as f64));
+            live.push((labels.clone(), backend.live_dialogs as f64));
+            ringing.push((labels.clone(), backend.ringing_dialogs as f64));
+            let words = [Admin::Ready, Admin::Drain, Admin::Maint];
+            admin.extend(words.map(|word| {
+                let mut labels = labels.clone();
+                labels.push(word.label().to_owned());
+                (labels, f64::from(u8::from(backend.admin == word.label())))
+            }));
         }
     }
     page.gauge(names::BACKEND_UP, up)?;
     page.gauge(names::BACKEND_SHARE, share)?;
+    page.gauge(names::BACKEND_ADMIN, admin)?;
     page.gauge(names::LIVE_DIALOGS, live)?;
+    page.gauge(names::RINGING_DIALOGS, ringing)?;
     page.gauge(names::ACTIVE_PRIORITY, active)?;
     page.gauge(names::SERVICE_USABLE, usable)?;
     page.gauge(names::TABLE_DIGEST, digest)
@@ -142,6 +152,7 @@ fn dialogs(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
     let census = &snapshot.census;
     let states = [
         ("unconfirmed", census.unconfirmed),
+        ("ringing", census.ringing),
         ("ended", census.ended),
         ("confirmed-invite", census.confirmed_invite),
         ("confirmed-other", census.confirmed_other),
@@ -152,7 +163,15 @@ fn dialogs(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
     let evicted =
         [("unconfirmed", Event::DialogEvicted), ("confirmed", Event::DialogEvictedConfirmed)];
     let rows = evicted.map(|(state, event)| (vec![state.to_owned()], snapshot.events.of(event)));
-    page.counter(names::DIALOG_EVICTIONS, rows.to_vec())
+    page.counter(names::DIALOG_EVICTIONS, rows.to_vec())?;
+    let cleared = &snapshot.cleared;
+    let rows = [
+        ("expired", cleared.expired),
+        ("duplicate", cleared.duplicates),
+        ("invalid", cleared.invalid),
+    ];
+    let rows = rows.map(|(reason, count)| (vec![reason.to_owned()], count));
+    page.counter(names::DIALOG_SWEPT, rows.to_vec())
 }
 
 fn controller(page: &mut Page, snapshot: &Snapshot) -> Result<()> {

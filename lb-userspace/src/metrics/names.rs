@@ -35,12 +35,15 @@ metrics! {
     EVENTS = "sip_lb_events_total", "Occurrences beside a packet's verdict.", ["event"];
     BACKEND_UP = "sip_lb_backend_up", "1 if the backend is up, 0 if it is down or not known yet.", ["service", "backend", "priority"];
     BACKEND_SHARE = "sip_lb_backend_share_ratio", "Share of new dialogs that the backend gets now.", ["service", "backend", "priority"];
+    BACKEND_ADMIN = "sip_lb_backend_admin", "1 for what is in force by configuration and command: ready, drain or maint.", ["service", "backend", "state"];
     ACTIVE_PRIORITY = "sip_lb_service_active_priority", "Priority of the tier in use; absent if none is usable.", ["service"];
     SERVICE_USABLE = "sip_lb_service_usable", "1 if a tier of the service has a usable backend.", ["service"];
     TABLE_DIGEST = "sip_lb_service_table_digest", "Low 32 bits of the slot table's digest; equal on nodes that place new dialogs alike.", ["service"];
     LIVE_DIALOGS = "sip_lb_live_dialogs", "Answered INVITEs without a BYE, by the last sweep; approximate.", ["service", "backend"];
+    RINGING_DIALOGS = "sip_lb_ringing_dialogs", "INVITEs without a final answer, by the last sweep; approximate.", ["service", "backend"];
     DIALOG_ENTRIES = "sip_lb_dialog_entries", "Entries of the dialog table by state, by the last sweep.", ["state"];
     DIALOG_CAPACITY = "sip_lb_dialog_capacity", "Entries that the dialog table has room for.", [];
+    DIALOG_SWEPT = "sip_lb_dialog_swept_total", "Entries that sweeps have cleared: lifetime over, doubled, or without meaning.", ["reason"];
     DIALOG_EVICTIONS = "sip_lb_dialog_evictions_total", "Live entries replaced by newer ones.", ["state"];
     RELOADS = "sip_lb_config_reloads_total", "Reloads of the configuration by result.", ["result"];
     LAST_RELOAD = "sip_lb_config_last_reload_success_timestamp_seconds", "When the running configuration was taken.", [];

@@ -240,6 +240,11 @@ impl Health {
         }
     }
 
+    /// It had answered 503 to the previous controller's probes: no new dialogs until the next answer.
+    pub fn presume_busy(&mut self) {
+        self.busy = Some(Busy::UntilNextAnswer);
+    }
+
     /// Only [`State::Up`] gets traffic.
     #[must_use]
     pub fn state(&self) -> State {

@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Adopted {
     pub ids: Ids,
-    /// Backends that are not ready.
+    /// What the operator said by command.
     pub admin: AdminStates,
     /// By endpoint: how the last controller judged it. An endpoint that it did not know yet counts
     /// as down.
@@ -69,7 +69,7 @@ pub fn adopt(maps: &dyn LbMaps, now: Duration) -> Result<Adopted> {
     for view in views {
         let Some(binding) = applied.bindings.get(&view.id) else { continue };
         let key = (view.service.to_owned(), view.backend.to_owned());
-        match Admin::from_value(binding.admin) {
+        match Admin::by_command(binding.admin) {
             Admin::Ready => adopted.admin.remove(&key),
             admin @ (Admin::Drain | Admin::Maint) => adopted.admin.insert(key, admin),
         };
@@ -104,8 +104,8 @@ fn busy(applied: &Applied) -> BTreeSet<Socket> {
             }
             let Some(binding) = applied.bindings.get(binding) else { continue };
             let Some(endpoint) = applied.endpoints.get(&binding.endpoint) else { continue };
-            let ready = binding.admin == Admin::Ready.value() && binding.retired == 0;
-            if ready && endpoint.state == endpoint::UP {
+            let is_ready = binding.is_ready() && binding.retired == 0;
+            if is_ready && endpoint.state == endpoint::UP {
                 busy.insert(endpoint.socket);
             }
         }

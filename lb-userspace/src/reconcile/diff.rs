@@ -12,7 +12,7 @@ use std::{
 
 use lb_common::{
     addr::Socket,
-    backend::{Binding, Endpoint, admin, endpoint},
+    backend::{Binding, Endpoint, endpoint},
     maps::{PortSet, ports as row},
     service::{INTERFACE_PROBES, INTERFACES, Interface, Listener, Name},
 };
@@ -236,7 +236,7 @@ fn worsens_endpoint(old: Option<&Endpoint>, new: &Endpoint) -> bool {
 }
 
 fn worsens_binding(old: Option<&Binding>, new: &Binding) -> bool {
-    let eligible = |binding: &Binding| binding.admin == admin::READY && binding.retired == 0;
+    let eligible = |binding: &Binding| binding.is_ready() && binding.retired == 0;
     old.is_some_and(eligible) && !eligible(new)
 }
 

@@ -11,18 +11,18 @@ use lb_common::{
     backend::{Binding, Endpoint, IngressPath, NextHop, ROUTES, Route, endpoint, spoof},
     hash::HashKey,
     maps::{HOST_ADDRESSES, PortSet, Settings},
-    service::{Interface, Listener, Name, balance},
+    service::{Interface, Listener, Name, balance, failover},
     table::{MEMBERS, MemberOrder, Members},
 };
 
 use super::{
-    Admin, AdminStates, Health, Standing, admin_of,
+    Admin, AdminStates, Health, Standing, commanded,
     ids::{Ids, OWN_SET, socket},
     route::{SetMember, SetTable},
     table::{SlotTable, TableCache},
 };
 use crate::{
-    config::model::{Backend, Balance, Config, Initial, Service},
+    config::model::{Backend, Balance, Config, InDialogFailover, Initial, Service},
     maps::Orders,
 };
 
@@ -54,6 +54,7 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// By endpoint; one that is missing stands as its `initial` says.
     pub health: &'a BTreeMap<Socket, Standing>,
+    /// What the operator said by command.
     pub admin: &'a AdminStates,
     /// Services whose backends all went down at once, which is not believed yet: those that are
     /// down count as up, so that the last table stays.
@@ -89,6 +90,7 @@ pub struct BackendState {
     pub priority: u16,
     pub weight: u16,
     pub standing: Standing,
+    /// What is in force.
     pub admin: Admin,
     /// Slots of the table: its share of new dialogs × 65,536.
     pub slots: u32,
@@ -198,15 +200,25 @@ impl<'a> Builder<'a> {
 
     /// All bindings, retired ones included.
     fn bindings(&mut self) {
+        let configured: BTreeMap<_, _> = self
+            .inputs
+            .config
+            .services
+            .iter()
+            .flat_map(|s| s.backends.iter().map(|b| ((s.name.as_str(), b.name.as_str()), b.admin)))
+            .collect();
         for view in self.ids.views() {
             let Some(key) = self.ids.bindings.key(view.id) else { continue };
             let Some(listener) = self.ids.listeners.key(key.listener) else { continue };
-            let admin = admin_of(self.inputs.admin, view.service, view.backend);
+            let by_command = commanded(self.inputs.admin, view.service, view.backend);
+            let in_force = configured
+                .get(&(view.service, view.backend))
+                .map_or(by_command, |&admin| by_command.max(admin));
             let binding = Binding {
                 endpoint: key.endpoint,
                 listener: key.listener,
                 service: listener.service,
-                admin: admin.value(),
+                admin: Admin::value(in_force, by_command),
                 retired: view.retired.into(),
             };
             self.out.bindings.insert(view.id, binding);
@@ -259,7 +271,7 @@ impl<'a> Builder<'a> {
             priority: backend.priority,
             weight: backend.weight,
             standing: self.inputs.health.get(&endpoint).copied().unwrap_or(initial),
-            admin: admin_of(self.inputs.admin, &service.name, &backend.name),
+            admin: backend.admin.max(commanded(self.inputs.admin, &service.name, &backend.name)),
             slots: 0,
         }
     }
@@ -294,7 +306,12 @@ impl<'a> Builder<'a> {
         let balance = match config.balance {
             Balance::CallId => balance::CALL_ID,
         };
-        let record = Listener { socket: vip, service, choice, balance, ..Listener::default() };
+        let failover = match config.in_dialog_failover {
+            InDialogFailover::Rehash => failover::REHASH,
+            InDialogFailover::Keep => failover::KEEP,
+        };
+        let record =
+            Listener { socket: vip, service, choice, balance, failover, ..Listener::default() };
         self.out.listeners.insert(id, record);
         self.out.listener_index.insert(vip, id);
         add_port(&mut self.out.ports[0], vip);

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use lb_common::backend::admin;
 
+pub use crate::config::model::Admin;
+use crate::config::model::Config;
+
 pub mod desired;
 pub mod ids;
 pub mod route;
@@ -36,16 +39,6 @@ impl Standing {
     pub const UNKNOWN: Self = Self { health: Health::Unknown, busy: false };
 }
 
-/// The operator's word for a backend of a service (HAProxy's words).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Admin {
-    Ready,
-    /// No new dialogs; live ones stay.
-    Drain,
-    /// No traffic.
-    Maint,
-}
-
 impl Admin {
     /// The word in `status` and in the admin socket.
     #[must_use]
@@ -57,9 +50,25 @@ impl Admin {
         }
     }
 
-    /// The value in a binding ([`admin`]).
+    /// The value in a binding ([`admin`]): what is in force, and what the operator said by command.
     #[must_use]
-    pub const fn value(self) -> u8 {
+    pub const fn value(in_force: Self, by_command: Self) -> u8 {
+        in_force.word() | by_command.word() << admin::COMMAND_SHIFT
+    }
+
+    /// What is in force according to a binding.
+    #[must_use]
+    pub const fn in_force(value: u8) -> Self {
+        Self::from_word(value & admin::WORD)
+    }
+
+    /// What the operator said by command according to a binding.
+    #[must_use]
+    pub const fn by_command(value: u8) -> Self {
+        Self::from_word(value >> admin::COMMAND_SHIFT)
+    }
+
+    const fn word(self) -> u8 {
         match self {
             Self::Ready => admin::READY,
             Self::Drain => admin::DRAIN,
@@ -67,11 +76,9 @@ impl Admin {
         }
     }
 
-    /// From a binding; values that this version does not know count as drain: no new dialogs, no
-    /// live ones broken.
-    #[must_use]
-    pub const fn from_value(value: u8) -> Self {
-        match value {
+    /// Words that this version does not know count as drain: no new dialogs, no live ones broken.
+    const fn from_word(word: u8) -> Self {
+        match word {
             admin::READY => Self::Ready,
             admin::MAINT => Self::Maint,
             _ => Self::Drain,
@@ -79,12 +86,21 @@ impl Admin {
     }
 }
 
-/// By service and backend name; who is not in it is ready.
+/// What the operator said by command, by service and backend name; who is not in it is ready.
+///
+/// It stands beside what the configuration says, and the stricter of the two is in force: neither
+/// a reload nor a restart undoes a command, and no command undoes the configuration.
 pub type AdminStates = BTreeMap<(String, String), Admin>;
 
-/// The state of one backend.
+/// What the operator said of one backend by command.
 #[must_use]
-pub fn admin_of(states: &AdminStates, service: &str, backend: &str) -> Admin {
+pub fn commanded(states: &AdminStates, service: &str, backend: &str) -> Admin {
     // A look-up by a borrowed pair needs an owned key; these are short and few.
     states.get(&(service.to_owned(), backend.to_owned())).copied().unwrap_or(Admin::Ready)
+}
+
+/// Forgets what was said of backends that are no longer configured: one that is configured again
+/// starts as its configuration says.
+pub fn forget_removed(states: &mut AdminStates, config: &Config) {
+    states.retain(|(service, backend), _| config.backend(service, backend).is_some());
 }

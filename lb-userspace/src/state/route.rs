@@ -13,7 +13,7 @@ use super::{
     table::{SlotTable, TableCache},
     tier::{self, Active, Member},
 };
-use crate::config::model::{Backend, Service};
+use crate::config::model::{Admin, Backend, Service};
 
 /// Set before the secret, so that its digest serves this purpose alone.
 const DOMAIN: &[u8] = b"sip-lb call-id hash key 1\0";
@@ -108,7 +108,8 @@ impl SetTable {
     }
 }
 
-/// The table of a configured set with every backend up but those in `down`.
+/// The table of a configured set with every backend up but those in `down`; those that the
+/// configuration drains or keeps in maintenance have no slots.
 #[must_use]
 pub fn expected(backends: &[Backend], down: &BTreeSet<&str>, cache: &mut TableCache) -> SetTable {
     let members = backends
@@ -117,7 +118,7 @@ pub fn expected(backends: &[Backend], down: &BTreeSet<&str>, cache: &mut TableCa
             name: b.name.clone(),
             priority: b.priority,
             weight: b.weight,
-            usable: !down.contains(b.name.as_str()),
+            usable: b.admin == Admin::Ready && !down.contains(b.name.as_str()),
         })
         .collect();
     SetTable::new(members, cache)

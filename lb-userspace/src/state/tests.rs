@@ -9,7 +9,7 @@ use super::{
     route::{NotACallId, SetMember, SetTable, backend_of, call_id_hash, derive_key, expected},
     table::TableCache,
 };
-use crate::config::model::Backend;
+use crate::config::model::{Admin, Backend};
 
 fn backends(spec: &[(&str, u16, u16)]) -> Vec<Backend> {
     spec.iter()
@@ -19,6 +19,7 @@ fn backends(spec: &[(&str, u16, u16)]) -> Vec<Backend> {
             address: format!("10.0.0.{}:5060", i + 1).parse().unwrap(),
             priority: *priority,
             weight: *weight,
+            admin: Admin::Ready,
             health: None,
         })
         .collect()
@@ -131,6 +132,7 @@ fn the_backend_of_a_call_id_is_the_one_whose_slot_it_has() {
         transport: crate::config::model::Transport::Udp,
         forward: crate::config::model::Forward::Nat,
         balance: crate::config::model::Balance::CallId,
+        in_dialog_failover: crate::config::model::InDialogFailover::Rehash,
         spoof_check: crate::config::model::SpoofCheck::Strict,
         backends: backends(&[("b", 10, 1), ("a", 10, 3), ("c", 20, 1)]),
         panic: crate::config::model::PanicMode::Keep,

@@ -117,6 +117,29 @@ fn a_restart_knows_drains_health_and_who_was_busy() {
 }
 
 #[test]
+fn a_restart_tells_what_was_commanded_from_what_was_configured() {
+    let mut told = told();
+    for backend in &mut told.service("alpha").backends {
+        backend.admin = match backend.name.as_str() {
+            "gw1" => Admin::Drain,
+            _ => Admin::Maint,
+        };
+    }
+    told.set_admin("alpha", "gw2", Admin::Drain);
+    let mut world = World::new(Fault::Never, TableCache::default());
+    world.step(&told);
+    let admin = |name: &str| {
+        let id = world.reconciler.ids().views().find(|v| (v.service, v.backend) == ("alpha", name));
+        world.maps.binding(id.unwrap().id).unwrap().admin
+    };
+    assert_eq!(Admin::in_force(admin("gw1")), Admin::Drain);
+    assert_eq!(Admin::in_force(admin("gw2")), Admin::Maint, "the stricter one");
+    let adopted = adopt(&world.maps, world.clock.now()).unwrap();
+    assert_eq!(adopted.admin, told.admin, "the configuration speaks for itself");
+    assert!(adopted.busy.is_empty(), "{:?}", adopted.busy);
+}
+
+#[test]
 fn maps_that_were_never_written_are_adopted_as_empty() {
     let world = World::new(Fault::Never, TableCache::default());
     let adopted = adopt(&world.maps, world.clock.now()).unwrap();

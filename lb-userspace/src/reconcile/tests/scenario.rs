@@ -17,8 +17,8 @@ use lb_common::{
 use super::watched::{Clock, Watched};
 use crate::{
     config::model::{
-        Backend, Balance, Config, ControllerLost, Dialogs, Forward, Limits, PanicMode, Service,
-        SpoofCheck, Transport, XdpMode,
+        Backend, Balance, Config, ControllerLost, Dialogs, Forward, InDialogFailover, Limits,
+        PanicMode, Service, SpoofCheck, Transport, XdpMode,
     },
     maps::{
         LbMaps,
@@ -131,6 +131,7 @@ pub(super) fn backend((name, address, priority, weight): (&str, &str, u16, u16))
         address: address.parse().unwrap(),
         priority,
         weight,
+        admin: Admin::Ready,
         health: None,
     }
 }
@@ -142,6 +143,7 @@ pub(super) fn service(name: &str, vips: &[&str], backends: &[(&str, &str, u16, u
         transport: Transport::Udp,
         forward: Forward::Nat,
         balance: Balance::CallId,
+        in_dialog_failover: InDialogFailover::Rehash,
         spoof_check: SpoofCheck::Strict,
         backends: backends.iter().map(|b| backend(*b)).collect(),
         panic: PanicMode::Keep,

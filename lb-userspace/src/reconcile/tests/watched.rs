@@ -8,7 +8,7 @@ use std::{
 };
 
 use lb_common::{
-    backend::{Binding, Endpoint, Route, admin, endpoint},
+    backend::{Binding, Endpoint, Route, endpoint},
     index::Slot,
     maps::{Capacities, PortSet, Settings, ports},
     service::{Interface, Listener, Name},
@@ -136,7 +136,7 @@ impl Watched {
                         "endpoint {} owns slots",
                         record.endpoint
                     );
-                    assert_eq!(record.admin, admin::READY, "binding {binding} owns slots");
+                    assert!(record.is_ready(), "binding {binding} owns slots");
                     assert_eq!(record.retired, 0, "binding {binding} owns slots");
                 }
             }
