@@ -115,6 +115,13 @@ impl Entry {
         self.0 >> ELSEWHERE_SHIFT & 1 != 0 && !self.is_ended()
     }
 
+    /// The same entry, of which the slot names another endpoint or does not. Not for ended ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_elsewhere(self, elsewhere: bool) -> Self {
+        Self(self.0 & !(1 << ELSEWHERE_SHIFT) | (elsewhere as u64) << ELSEWHERE_SHIFT)
+    }
+
     /// True if the entry bears the tag of `hash` (an empty one never does: its state is 0).
     #[inline(always)]
     #[must_use]
@@ -250,6 +257,10 @@ mod tests {
             prop_assert!(!entry.is_elsewhere());
             let elsewhere = Entry::with_bits(hash, binding, epoch, state.bits(), 1);
             prop_assert_eq!(elsewhere.state(), Some(state));
+            if state != State::Ended {
+                prop_assert_eq!(entry.with_elsewhere(true), elsewhere);
+                prop_assert_eq!(elsewhere.with_elsewhere(false), entry);
+            }
             prop_assert_eq!(elsewhere.state_bits(), state.bits());
             prop_assert_eq!(elsewhere.is_confirmed(), state.is_confirmed());
             prop_assert_eq!(elsewhere.is_ended(), state == State::Ended);

@@ -48,7 +48,7 @@ use crate::{
     metrics::control::ProbeMetrics,
     netlink::{NetlinkHandle, Network},
     probe::{self, Health, PanicMember, PanicTracker, ProbeEvent, Prober, Start},
-    reconcile::{Reconciler, adopt},
+    reconcile::{Reconciler, adopt, owners::Owners},
     shutdown::Signal,
     slow::queue::Counts,
     state::{self, AdminStates, desired::Inputs, ids},
@@ -578,13 +578,15 @@ impl Controller {
             self.sweeps_begun += 1;
         }
         let now = self.heart.now()?;
-        let bindings = self.reconciler.applied();
+        let applied = self.reconciler.applied();
+        let owners = Owners::of(applied);
         let Some((sweep, _)) = &mut self.sweep else { return Ok(()) };
         // A quarter of a million lines a second at most: the largest table takes half a minute.
         let is_done = (0..4).any(|_| {
-            sweep.step(self.dialogs.entries(), now, sweep::STEP_LINES, |id| {
-                bindings.bindings.get(&id).map_or(0, |binding| binding.service)
-            })
+            let service = |id| applied.bindings.get(&id).map_or(0, |binding| binding.service);
+            let elsewhere = |entry| owners.is_elsewhere(entry);
+            let entries = self.dialogs.entries();
+            sweep.step_and_rank(entries, now, sweep::STEP_LINES, service, elsewhere)
         });
         if !is_done {
             return Ok(());

@@ -97,11 +97,25 @@ impl Sweep {
         lines: usize,
         service: impl Fn(u16) -> u16,
     ) -> bool {
+        self.step_and_rank(table, now, lines, service, |_entry| None)
+    }
+
+    /// The same, and writes into each entry whether its slot names another endpoint now: the datapath
+    /// does so only when the dialog speaks. `elsewhere` tells, `None` if it does not know.
+    pub fn step_and_rank(
+        &mut self,
+        table: &[AtomicU64],
+        now: Now,
+        lines: usize,
+        service: impl Fn(u16) -> u16,
+        elsewhere: impl Fn(Entry) -> Option<bool>,
+    ) -> bool {
         let begin = self.next_line * WAYS;
         let end = (begin + lines * WAYS).min(table.len());
         let (slice, _) = table.get(begin..end).unwrap_or_default().as_chunks::<WAYS>();
         for line in slice {
             self.line(line, now, &service);
+            rank(line, &elsewhere);
         }
         self.census.capacity = table.len() as u64;
         self.next_line += lines;
@@ -169,6 +183,24 @@ impl Sweep {
             let rings =
                 entry.state() == Some(State::Ringing) && !entry.is_expired(now.epoch, RINGING);
             holding.ringing += u64::from(rings);
+        }
+    }
+}
+
+/// Writes into the entries of a line whether their slots name another endpoint.
+fn rank(line: &[AtomicU64; WAYS], elsewhere: &impl Fn(Entry) -> Option<bool>) {
+    for way in line {
+        let word = way.load(Ordering::Relaxed);
+        let entry = Entry(word);
+        if word == 0 || entry.is_ended() {
+            continue;
+        }
+        if let Some(elsewhere) = elsewhere(entry)
+            && elsewhere != entry.is_elsewhere()
+        {
+            // If the datapath wrote to it meanwhile, it knew better.
+            let new = entry.with_elsewhere(elsewhere).0;
+            let _unchanged = way.compare_exchange(word, new, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }
@@ -335,5 +367,24 @@ mod tests {
             assert_eq!(steps, 10usize.div_ceil(step), "step {step}");
             assert_eq!(sweep.finish().confirmed_invite, 10, "step {step}");
         }
+    }
+
+    #[test]
+    fn entries_learn_whether_their_slots_name_another_endpoint() {
+        let live = |tag, state| Entry(entry(tag, 1, 3, state));
+        let (stays, goes) = (live(1, State::ConfirmedInvite), live(2, State::Unconfirmed));
+        let comes = live(3, State::ConfirmedOther).with_elsewhere(true);
+        let unknown = live(4, State::ConfirmedInvite).with_elsewhere(true);
+        let ended = live(5, State::Ended);
+        let table = table(&[&[stays.0, goes.0, comes.0, unknown.0, ended.0]]);
+        let elsewhere = |entry: Entry| match entry.0 >> 40 {
+            1 | 3 => Some(false),
+            2 | 5 => Some(true),
+            _ => None,
+        };
+        assert!(Sweep::new().step_and_rank(&table, NOW, 1, |_| 1, elsewhere));
+        let goes = goes.with_elsewhere(true).0;
+        let comes = comes.with_elsewhere(false).0;
+        assert_eq!(words(&table)[..5], [stays.0, goes, comes, unknown.0, ended.0]);
     }
 }

@@ -17,6 +17,7 @@ pub mod apply;
 pub mod diff;
 mod index;
 pub mod op;
+pub mod owners;
 mod publish;
 
 #[cfg(test)]

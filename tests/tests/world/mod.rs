@@ -30,7 +30,7 @@ use lb_userspace::{
         private::Private,
         testrun::Action,
     },
-    reconcile::{Reconciler, adopt},
+    reconcile::{Reconciler, adopt, applied::Applied},
     state::{
         Admin, AdminStates, Standing,
         desired::{Inputs, NetworkView, Path as Way},
@@ -211,6 +211,11 @@ impl World {
                 None => return,
             }
         }
+    }
+
+    /// What the controller has written to the maps.
+    pub fn applied(&self) -> &Applied {
+        self.reconciler.applied()
     }
 
     /// Runs a packet through the program.
