@@ -125,3 +125,47 @@ impl From<state::Health> for probe::State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use lb_common::maps::Capacities;
+
+    use super::*;
+    use crate::{maps::memory::MemoryMaps, probe::State};
+
+    #[test]
+    fn a_backend_that_was_busy_gets_no_new_dialogs_before_its_next_answer() {
+        let text = r#"
+interfaces: [eth0]
+services:
+  - name: trunk-in
+    listen: "203.0.113.10:5060"
+    backends:
+      - { name: gw1, address: "10.0.1.201:5060" }
+      - { name: gw2, address: "10.0.1.202:5060" }
+      - { name: gw3, address: "10.0.1.203:5060", health: off }
+"#;
+        let config = config::parse(text, Path::new("/")).unwrap().config;
+        let maps = MemoryMaps::new(Capacities::new(4, 16, 32, 4, 64));
+        let mut adopted = adopt::adopt(&maps, Duration::ZERO).unwrap();
+        let socket = |n: u8| {
+            let address = SocketAddr::from(([10, 0, 1, 200 + n], 5060));
+            ids::socket(address, config::model::Transport::Udp)
+        };
+        for n in 1..=3 {
+            adopted.health.insert(socket(n), state::Health::Up);
+        }
+        adopted.busy = [socket(1), socket(3)].into();
+        let now = Instant::now();
+        let health = initial_health(&config, &adopted, now);
+        let standings: Vec<_> = health
+            .values()
+            .map(|health| health.standing(now))
+            .map(|standing| (standing.state, standing.busy))
+            .collect();
+        // Who is not probed would never be heard to have recovered.
+        assert_eq!(standings, [(State::Up, true), (State::Up, false), (State::Up, false)]);
+    }
+}
