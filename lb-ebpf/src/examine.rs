@@ -4,7 +4,7 @@
 //! the call costs some nanoseconds, paid by what makes or confirms dialogs.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::sip::{self, Headers, MAX_LENGTH};
+use lb_common::sip::{self, Headers, MAX_LENGTH, Window as _};
 
 use crate::packet::{Packet, Payload};
 
@@ -56,6 +56,8 @@ pub extern "C" fn examine(ctx: *mut xdp_md, packed: u64, needed: u32) -> u64 {
     let (payload, line) = Payload::unpack(Packet::of(ctx), packed);
     // Out of bounds cannot happen; nothing found means at worst an entry too many.
     let headers = sip::scan(&payload, needed, line).unwrap_or_default();
+    // Asked anew, lest the answers part the paths through the search.
+    let needed = payload.forget_all(needed);
     let has_tag = headers.to() != 0
         && needed & sip::need::TO != 0
         && sip::has_tag(&payload, headers.to()).unwrap_or(false);

@@ -7,7 +7,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
-use lb_common::sip::{Pairs, Window};
+use lb_common::sip::{BLOCK, Pairs, Window};
 
 use crate::examine;
 
@@ -105,23 +105,12 @@ impl Packet {
         Some(unsafe { *(pointer as *const [u8; N]) })
     }
 
-    /// Little-endian words at the given places in the `SPAN` bytes at `offset`.
+    /// The address of `N` blocks, and one byte more, at `offset`.
     #[inline(always)]
-    fn words<const SPAN: usize, const N: usize>(
-        self,
-        offset: u32,
-        places: [usize; N],
-    ) -> Option<[u64; N]> {
-        const { assert!(SPAN >= 8) };
-        let pointer = self.at::<SPAN>(offset)?;
-        let mut words = [0; N];
-        for (word, place) in words.iter_mut().zip(places) {
-            let place = if place > SPAN - 8 { 0 } else { place };
-            // SAFETY: `at` has checked that the bytes lie in the packet; unaligned reads take any
-            // address.
-            *word = u64::from_le(unsafe { ((pointer + place) as *const u64).read_unaligned() });
-        }
-        Some(words)
+    fn blocks<const N: usize>(self, offset: u32) -> Option<Blocks<N>> {
+        let (data, end) = self.bounds();
+        let pointer = opaque(data + (offset & MASK) as usize);
+        if pointer + (N * BLOCK as usize + 1) > end { None } else { Some(Blocks(pointer)) }
     }
 
     /// Writes `N` bytes at `offset`.
@@ -239,6 +228,26 @@ impl Payload {
     }
 }
 
+/// The address of `N` blocks of packet memory, and one byte more, which have been checked to be
+/// there.
+#[derive(Clone, Copy)]
+struct Blocks<const N: usize>(usize);
+
+impl<const N: usize> Blocks<N> {
+    /// Block `I`, each of its words with the one that starts a byte later.
+    #[inline(always)]
+    fn pairs<const I: usize>(self) -> Pairs {
+        const { assert!(I < N) };
+        let word = |place: usize| {
+            let pointer = (self.0 + I * BLOCK as usize + place) as *const u64;
+            // SAFETY: at most 33 bytes of a block are read, which are there; unaligned reads take
+            // any address.
+            u64::from_le(unsafe { pointer.read_unaligned() })
+        };
+        [(word(0), word(1)), (word(8), word(9)), (word(16), word(17)), (word(24), word(25))]
+    }
+}
+
 impl Window for Payload {
     #[inline(always)]
     fn len(&self) -> u32 {
@@ -247,14 +256,32 @@ impl Window for Payload {
 
     #[inline(always)]
     fn block(&self, offset: u32) -> Option<[u64; 4]> {
-        self.packet.words::<32, 4>(self.offset(offset), [0, 8, 16, 24])
+        let pointer = self.packet.at::<32>(self.offset(offset))?;
+        // SAFETY: as in `Packet::read`.
+        Some(unsafe { (pointer as *const [u64; 4]).read_unaligned() })
     }
 
     #[inline(always)]
     fn pairs(&self, offset: u32) -> Option<Pairs> {
-        let [a, b, c, d, e, f, g, h] =
-            self.packet.words::<33, 8>(self.offset(offset), [0, 1, 8, 9, 16, 17, 24, 25])?;
-        Some([(a, b), (c, d), (e, f), (g, h)])
+        Some(self.packet.blocks::<1>(self.offset(offset))?.pairs::<0>())
+    }
+
+    #[inline(always)]
+    fn skip<const N: usize>(&self, offset: u32, stops: impl Fn(Pairs) -> bool) -> Option<u32> {
+        const { assert!(N == 4, "written out, for the verifier and for speed") };
+        let blocks = self.packet.blocks::<N>(self.offset(offset))?;
+        let skipped = if stops(blocks.pairs::<0>()) {
+            0
+        } else if stops(blocks.pairs::<1>()) {
+            1
+        } else if stops(blocks.pairs::<2>()) {
+            2
+        } else if stops(blocks.pairs::<3>()) {
+            3
+        } else {
+            4
+        };
+        Some(skipped)
     }
 
     #[inline(always)]
@@ -275,6 +302,13 @@ impl Window for Payload {
     #[inline(always)]
     fn forget_word(&self, number: u64) -> u64 {
         launder(number, self.unknown)
+    }
+
+    #[inline(always)]
+    fn ahead(&self, offset: u32) -> Option<u64> {
+        let left = i64::from(self.len) - i64::from(offset);
+        // Both ways lead to an unknown word, so the verifier walks what follows once.
+        if left >= 8 { self.word(offset) } else { self.padded(offset) }
     }
 
     #[inline(always)]

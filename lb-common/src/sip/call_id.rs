@@ -35,7 +35,7 @@ pub fn call_id<W: Window>(window: &W, value: u32, key: HashKey) -> Option<Option
     let mut hash = SipHash::new(key);
     let mut at = offset;
     for i in 0..MAX_HASHED / 8 {
-        let word = window.padded(at)?;
+        let word = window.ahead(at)?;
         let end = ends(word, len.wrapping_sub(at));
         if end != 0 {
             let rest = swar::first(end);
@@ -88,7 +88,7 @@ fn ends(word: u64, left: u32) -> u64 {
 /// `Some(None)` if the value is empty or more than [`MAX_SKIPPED`] bytes stand before it.
 #[inline(always)]
 pub(super) fn skip_blanks<W: Window>(window: &W, value: u32) -> Option<Option<u32>> {
-    let word = window.padded(value)?;
+    let word = window.ahead(value)?;
     if swar::byte(word, 0) > b' ' {
         return Some(Some(value));
     }

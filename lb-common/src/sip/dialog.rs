@@ -21,6 +21,9 @@ const BEFORE_NAME: u32 = 4;
 /// without.
 #[inline(always)]
 pub fn has_tag<W: Window>(window: &W, value: u32) -> Option<bool> {
+    if !may_have_parameter(window, value)? {
+        return Some(false);
+    }
     let mut at = window.forget(value);
     let mut place = window.forget(PLAIN);
     for _ in 0..MAX_STEPS {
@@ -84,6 +87,27 @@ pub fn has_tag<W: Window>(window: &W, value: u32) -> Option<bool> {
         place = window.forget(place);
     }
     Some(false)
+}
+
+/// False if the line, and no folded one behind it, has no semicolon: most To headers of requests
+/// that begin a dialog.
+#[inline(always)]
+fn may_have_parameter<W: Window>(window: &W, value: u32) -> Option<bool> {
+    let mut at = window.forget(value);
+    for _ in 0..16 {
+        let word = window.ahead(at)?;
+        let stops = swar::equal(word, b';') | swar::equal(word, b'\n');
+        if stops == 0 {
+            at = window.forget(at.wrapping_add(8));
+            continue;
+        }
+        let stop = swar::first(stops);
+        let behind = window.ahead(window.forget(at.wrapping_add(stop).wrapping_add(1)))?;
+        return Some(
+            swar::byte(word, stop) == b';' || matches!(swar::byte(behind, 0), b' ' | b'\t'),
+        );
+    }
+    Some(true)
 }
 
 /// The method in the CSeq header whose value starts behind the colon at `value` (RFC 3261 §20.16).

@@ -4,11 +4,12 @@
 //! line. Folded lines start with a blank and so are no header. Names match in any letter case, as
 //! a whole, with SP or HTAB allowed before the colon.
 
-use super::{Window, cursor::Cursor, search::is_call_id, swar};
-
-/// A search looks at the line feeds in at least this many bytes from its start, if there are no
-/// more than 64 of them.
-pub const REACH: u32 = 1408;
+use super::{
+    Window,
+    cursor::Cursor,
+    search::{REACH, is_call_id},
+    swar,
+};
 
 /// Turns of a search: one for each block of 32 bytes without a line feed, one for each line feed.
 pub const TURNS: u32 = REACH / 32 + 64;
@@ -126,6 +127,7 @@ impl core::fmt::Debug for Headers {
 pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
     let mut headers = Headers(window.forget_word(0));
     let mut found = window.forget(0);
+    let interest = window.forget_word(interest(needed));
     let mut cursor = Cursor::before(window, from);
     // One flat loop that takes a block or a line at each turn: the verifier walks its body once a
     // turn, not once for each line that a block might have.
@@ -136,7 +138,11 @@ pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
         }
         if !cursor.needs_block(window) {
             let line = cursor.line(window);
-            let word = window.padded_near(line)?;
+            let word = window.ahead(line)?;
+            if window.forget_word(interest) >> letter(word) & 1 == 0 {
+                cursor.step(window);
+                continue;
+            }
             // One way for all names from here on.
             let name = Name(window.forget(Name::of(word).0));
             if window.forget(name.kind()) == BLANK_LINE {
@@ -162,17 +168,47 @@ pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
 /// One bit for each line feed of a block.
 #[inline(always)]
 fn line_feeds(words: [u64; 4]) -> u32 {
-    let suspect = swar::may_have_line_feed(words[0])
-        | swar::may_have_line_feed(words[1])
-        | swar::may_have_line_feed(words[2])
-        | swar::may_have_line_feed(words[3]);
-    if suspect & swar::HIGH_BITS == 0 {
-        return 0;
-    }
     swar::gather(swar::equal(words[0], b'\n'))
         | swar::gather(swar::equal(words[1], b'\n')) << 8
         | swar::gather(swar::equal(words[2], b'\n')) << 16
         | swar::gather(swar::equal(words[3], b'\n')) << 24
+}
+
+/// A bit for the first byte of a line: letters of either case have one bit, line ends another.
+#[inline(always)]
+const fn letter(word: u64) -> u64 {
+    (word & 0x1f) | (word >> 1 & 0x20)
+}
+
+/// The first bytes of lines that are looked at when `needed` is looked for: the bits of [`letter`].
+#[inline(always)]
+#[must_use]
+const fn interest(needed: u32) -> u64 {
+    const fn bits(bytes: &[u8]) -> u64 {
+        let mut bits = 0;
+        let mut i = 0;
+        while i < bytes.len() {
+            bits |= 1 << letter(bytes[i] as u64);
+            i += 1;
+        }
+        bits
+    }
+    const ANY: u64 = bits(b"ciCI\r\n");
+    const ALL: u64 = ANY | bits(b"tvfrj");
+    let mut interest = ANY;
+    if needed & need::TO != 0 {
+        interest |= const { bits(b"t") };
+    }
+    if needed & need::VIA != 0 {
+        interest |= const { bits(b"v") };
+    }
+    if needed & need::FROM != 0 {
+        interest |= const { bits(b"f") };
+    }
+    if needed & need::REFERENCE != 0 {
+        interest |= const { bits(b"rj") };
+    }
+    if needed & need::ALL != 0 { ALL } else { interest }
 }
 
 impl Headers {

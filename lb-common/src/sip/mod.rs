@@ -11,8 +11,8 @@ mod window;
 
 pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id, long_length};
 pub use dialog::{cseq_method, has_tag};
-pub use headers::{Headers, MAX_BLANKS, REACH, TURNS, need, scan};
-pub use search::{Pairs, SEARCH_TURNS, find_call_id};
+pub use headers::{Headers, MAX_BLANKS, TURNS, need, scan};
+pub use search::{BLOCK, Pairs, REACH, SEARCH_TURNS, find_call_id};
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
 #[cfg(feature = "user")]
 pub use window::Payload;

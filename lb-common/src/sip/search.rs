@@ -4,14 +4,21 @@
 //! line ends among them, hence `Call-ID`, `i` and the blank line. The rest of the text goes by in
 //! blocks of 32 bytes.
 
-use super::{Window, headers, headers::colon, swar};
+use super::{Window, headers::colon, swar};
 
 /// Bytes of a block.
-const BLOCK: u32 = 32;
+pub const BLOCK: u32 = 32;
 
-/// Turns of the search: one for each block in which it looks at no line, one for each line that it
-/// looks at.
-pub const SEARCH_TURNS: u32 = headers::TURNS;
+/// Blocks that are skipped at one turn, where so many are left.
+pub(super) const STRIDE: u32 = 4;
+
+/// A search looks at all lines that start within so many bytes, if no more than 64 of them start
+/// with a byte that has bit 4 clear.
+pub const REACH: u32 = 1408;
+
+/// Turns of the search, each of which goes on to the next such line or, where none starts in them,
+/// by [`STRIDE`] blocks, at the end of the payload by one block.
+pub const SEARCH_TURNS: u32 = 64 + REACH / (BLOCK * STRIDE) + STRIDE + 1;
 
 /// Offset of the byte behind the colon of the first `Call-ID` or `i` line (RFC 3261 §20.8, §7.3.3)
 /// behind the start line at `from`; 0 = there is none before the blank line, or within the reach of
@@ -23,24 +30,30 @@ pub fn find_call_id<W: Window>(window: &W, from: u32) -> Option<u32> {
     let mut at = window.forget(from);
     for _ in 0..SEARCH_TURNS {
         let left = end - i64::from(at);
-        if left <= 0 {
+        let start = if left >= i64::from(BLOCK * STRIDE) {
+            let skipped = window.skip::<{ STRIDE as usize }>(at, may_have_candidate)?;
+            if skipped == STRIDE {
+                at = window.forget(at.wrapping_add(BLOCK * STRIDE));
+                continue;
+            }
+            at.wrapping_add(BLOCK * skipped)
+        } else if left > 0 {
+            at
+        } else {
             break;
-        }
+        };
+        at = window.forget(start);
         // The last block is the last 32 bytes, which may start before the payload.
-        let beyond = window.positive(i64::from(BLOCK) - left);
+        let beyond = window.positive(i64::from(BLOCK) - end + i64::from(at));
         let start = at.wrapping_sub(beyond);
+        let feeds = candidates(window.pairs(start)?) >> (beyond & 31) << (beyond & 31);
         let mut next = at.wrapping_add(BLOCK);
-        if may_have_candidate(window.pairs(start)?) {
-            // Read anew, so that nothing is kept for it where there is none.
-            let feeds = candidates(window.pairs(start)?) >> (beyond & 31) << (beyond & 31);
-            if feeds != 0 {
-                let line = window.forget(start.wrapping_add(swar::lowest(feeds)).wrapping_add(1));
-                match visit(window, line)? {
-                    NOTHING => {}
-                    END => break,
-                    value => return Some(value),
-                }
-                next = line;
+        if feeds != 0 {
+            next = start.wrapping_add(swar::lowest(feeds)).wrapping_add(1);
+            match visit(window, window.forget(next))? {
+                NOTHING => {}
+                END => break,
+                value => return Some(value),
             }
         }
         at = window.forget(next);

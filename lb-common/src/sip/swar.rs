@@ -45,14 +45,7 @@ pub(crate) const fn may_have_space(word: u64) -> u64 {
     word.wrapping_sub(all(0x21)) & !word & HIGH
 }
 
-/// Bit 7 of each byte may be set if it is below 0x0b; never clear where it is. To be ORed over
-/// several words and masked once by [`HIGH_BITS`].
-#[inline(always)]
-pub(crate) const fn may_have_line_feed(word: u64) -> u64 {
-    word.wrapping_sub(all(0x0b))
-}
-
-/// The bits that [`may_have_line_feed`] and [`may_have_zero`] speak by.
+/// The bits that [`may_have_zero`] speaks by.
 pub(crate) const HIGH_BITS: u64 = HIGH;
 
 /// Index of the first byte of a mask that is not zero.
@@ -98,17 +91,12 @@ mod tests {
         fn masks_agree_with_bytes(bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0u8..0x24], 8)) {
             let bytes: [u8; 8] = bytes.try_into().unwrap();
             let word = u64::from_le_bytes(bytes);
-            let mut filter = 0;
-            filter |= may_have_line_feed(word);
             for (i, b) in bytes.iter().enumerate() {
                 let bit = 0x80u64 << (8 * i);
                 prop_assert_eq!(zeros(word) & bit != 0, *b == 0);
                 prop_assert_eq!(spaces(word) & bit != 0, b" \t\r\n".contains(b));
                 if *b <= 0x20 {
                     prop_assert!(may_have_space(word) != 0);
-                }
-                if *b == b'\n' {
-                    prop_assert!(filter & HIGH_BITS != 0);
                 }
                 if *b == 0 {
                     prop_assert!(may_have_zero(word) & HIGH_BITS != 0);

@@ -1,5 +1,7 @@
 //! The one way by which the scanner reads bytes.
 
+#[cfg(feature = "user")]
+use super::search::BLOCK;
 use super::search::Pairs;
 
 /// A datagram's payload, readable in words.
@@ -17,6 +19,10 @@ pub trait Window {
     /// The block at `offset`, each of its words with the one that starts a byte later; `None` if
     /// the 33 bytes are not all in the packet.
     fn pairs(&self, offset: u32) -> Option<Pairs>;
+
+    /// How many of the `N` blocks from `offset` on come before the first that `stops`; `None` if
+    /// they, and a byte behind them, are not all in the packet.
+    fn skip<const N: usize>(&self, offset: u32, stops: impl Fn(Pairs) -> bool) -> Option<u32>;
 
     /// The 8 bytes at `offset`, little-endian; `None` if they are not all in the packet.
     fn word(&self, offset: u32) -> Option<u64>;
@@ -84,6 +90,12 @@ pub trait Window {
         self.padded_near(offset.wrapping_sub(self.excess(offset, self.len())))
     }
 
+    /// As [`Window::padded`], faster where the end is far.
+    #[inline(always)]
+    fn ahead(&self, offset: u32) -> Option<u64> {
+        self.padded(offset)
+    }
+
     /// As [`Window::padded`], for an offset that lies at most 7 bytes beyond the end.
     #[inline(always)]
     fn padded_near(&self, offset: u32) -> Option<u64> {
@@ -138,6 +150,15 @@ impl Window for Payload {
     fn pairs(&self, offset: u32) -> Option<Pairs> {
         let (these, next) = (self.block(offset)?, self.block(offset.wrapping_add(1))?);
         Some([(these[0], next[0]), (these[1], next[1]), (these[2], next[2]), (these[3], next[3])])
+    }
+
+    fn skip<const N: usize>(&self, offset: u32, stops: impl Fn(Pairs) -> bool) -> Option<u32> {
+        for block in 0..N as u32 {
+            if stops(self.pairs(offset.wrapping_add(BLOCK * block))?) {
+                return Some(block);
+            }
+        }
+        Some(N as u32)
     }
 
     fn word(&self, offset: u32) -> Option<u64> {

@@ -14,6 +14,10 @@ const LEADING: usize = 16;
 const BLOCK: usize = 32;
 /// Turns of a search: 64 lines spread over 1,408 bytes at the worst.
 const TURNS: usize = 1408 / BLOCK + 64;
+/// Bytes that the search for the Call-ID skips at once, where so many are left.
+const STRIDE: usize = 4 * BLOCK;
+/// Turns of that search.
+const SEARCH_TURNS: usize = 64 + 1408 / STRIDE + 4 + 1;
 /// Blanks between a name and its colon.
 const NAME_BLANKS: usize = 7;
 /// Bytes before a value: blanks and a fold.
@@ -113,6 +117,7 @@ impl From<Headers> for Lines {
 /// Walks the lines behind the one at `from` until all of `needed` are found.
 pub(crate) fn scan(payload: &[u8], needed: u32, from: u32) -> Lines {
     let mut lines = Lines::default();
+    let asked = |header| needed & (header | need::ALL) != 0;
     let mut call_ids = 0;
     let mut found = 0;
     for start in line_starts(payload, from as usize) {
@@ -128,19 +133,19 @@ pub(crate) fn scan(payload: &[u8], needed: u32, from: u32) -> Lines {
         if value(&["call-id", "i"]).is_some() {
             found |= need::CALL_ID;
             call_ids += 1;
-        } else if let Some(value) = value(&["to", "t"]) {
+        } else if let (true, Some(value)) = (asked(need::TO), value(&["to", "t"])) {
             found |= need::TO;
             first(&mut lines.to, value);
         } else if let Some(value) = value(&["cseq"]) {
             found |= need::CSEQ;
             first(&mut lines.cseq, value);
-        } else if let Some(value) = value(&["via", "v"]) {
+        } else if let (true, Some(value)) = (asked(need::VIA), value(&["via", "v"])) {
             found |= need::VIA;
             first(&mut lines.via, value);
-        } else if let Some(value) = value(&["from", "f"]) {
+        } else if let (true, Some(value)) = (asked(need::FROM), value(&["from", "f"])) {
             found |= need::FROM;
             first(&mut lines.from, value);
-        } else if let Some(value) = value(&["replaces", "join"]) {
+        } else if let (true, Some(value)) = (asked(need::REFERENCE), value(&["replaces", "join"])) {
             found |= need::REFERENCE;
             if lines.reference == 0 {
                 lines.reference = value;
@@ -161,15 +166,26 @@ fn is_blank_line(line: &[u8]) -> bool {
 
 /// Where the value of the first Call-ID line starts, 0 = not found.
 ///
-/// The search goes by blocks, anew from each line that it looks at: those that start with a byte
-/// whose bit 4 is clear.
+/// The search looks at lines that start with a byte whose bit 4 is clear. It goes on from line to
+/// line or, where none starts in them, by strides, at the end by blocks. A stride ends before a block
+/// with such a line, or with a byte beyond ASCII; that block takes a turn of its own.
 pub(crate) fn find_call_id(payload: &[u8], from: u32) -> u32 {
+    let end = payload.len().saturating_sub(1);
+    let starts_line = |i: usize| payload[i] == b'\n' && payload[i + 1] & 0x10 == 0;
+    let stops = |i: usize| starts_line(i) || (payload[i] | payload[i + 1] & 0x10) ^ b'\n' > 0x80;
     let mut at = from as usize;
-    for _ in 0..TURNS {
-        let block = at..(at + BLOCK).min(payload.len().saturating_sub(1));
-        let feed = block.clone().find(|&i| payload[i] == b'\n' && payload[i + 1] & 0x10 == 0);
-        let Some(feed) = feed else {
-            at = block.start + BLOCK;
+    for _ in 0..SEARCH_TURNS {
+        if at + STRIDE <= end {
+            match (at..at + STRIDE).find(|&i| stops(i)) {
+                Some(stop) => at += (stop - at) / BLOCK * BLOCK,
+                None => {
+                    at += STRIDE;
+                    continue;
+                }
+            }
+        }
+        let Some(feed) = (at..(at + BLOCK).min(end)).find(|&i| starts_line(i)) else {
+            at += BLOCK;
             continue;
         };
         at = feed + 1;
