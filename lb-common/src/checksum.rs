@@ -28,6 +28,12 @@ impl Update {
         Self(self.0 + (!u32::from_ne_bytes(old)) as u64 + u32::from_ne_bytes(new) as u64)
     }
 
+    /// Puts in what was not there before; a checksum computed anew starts from [`Update::none`].
+    #[inline(always)]
+    pub const fn add_u32(self, new: [u8; 4]) -> Self {
+        Self(self.0 + u32::from_ne_bytes(new) as u64)
+    }
+
     /// Both halves of a 16-byte address.
     #[inline(always)]
     pub const fn replace_u128(self, old: [u64; 2], new: [u64; 2]) -> Self {
@@ -107,6 +113,14 @@ mod tests {
             data[16..20].copy_from_slice(&four);
             data[20..22].copy_from_slice(&two);
             prop_assert_eq!(update.finish(), whole(&data));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_checksum_computed_word_by_word_is_that_of_all_bytes(words in prop::collection::vec(any::<[u8; 4]>(), 1..30)) {
+            let update = words.iter().fold(Update::none(), |sum, word| sum.add_u32(*word));
+            prop_assert_eq!(update.finish(), whole(&words.concat()));
         }
     }
 

@@ -26,6 +26,7 @@ pub mod service;
 pub mod sip;
 pub mod slow;
 pub mod stats;
+pub mod stun;
 pub mod table;
 pub mod transition;
 pub mod verdict;

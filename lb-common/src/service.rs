@@ -14,9 +14,9 @@ pub struct Listener {
     pub choice: u16,
     /// What chooses the backend; see [`balance`].
     pub balance: u8,
-    /// What happens to CRLF and NUL datagrams; 0 = forwarded by source address.
+    /// What happens to CRLF and NUL datagrams; see [`keepalive`].
     pub keepalive: u8,
-    /// What happens to datagrams that are no SIP; 0 = forwarded.
+    /// What happens to datagrams that are no SIP, no keepalive and no STUN; see [`malformed`].
     pub malformed: u8,
     /// What a confirmed dialog does when its backend is down; see [`failover`].
     pub failover: u8,
@@ -48,6 +48,21 @@ pub mod failover {
     pub const REHASH: u8 = 0;
     /// It stays where it is.
     pub const KEEP: u8 = 1;
+}
+
+/// Values of [`Listener::keepalive`].
+pub mod keepalive {
+    /// To a backend by source address and port.
+    pub const FORWARD: u8 = 0;
+    /// Dropped, counted apart.
+    pub const ABSORB: u8 = 1;
+}
+
+/// Values of [`Listener::malformed`].
+pub mod malformed {
+    /// To a backend by source address and port.
+    pub const FORWARD: u8 = 0;
+    pub const DROP: u8 = 1;
 }
 
 /// A NIC of this host that the program is attached to.

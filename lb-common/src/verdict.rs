@@ -108,8 +108,13 @@ verdicts! {
     NoCallId = "no-call-id", Forward;
     /// An empty, CRLF, NUL or very short datagram: placed by source address and port.
     Keepalive = "keepalive", Forward;
-    /// A STUN message: placed by source address and port.
-    Stun = "stun", Forward;
+    /// A STUN message other than a Binding request: placed by source address and port.
+    StunOther = "stun-other", Forward;
+
+    /// A STUN Binding request: told its source address and port.
+    Stun = "stun", Answer;
+    /// A STUN Binding request with attributes that must be understood and are not: error 420.
+    StunRefused = "stun-refused", Answer;
 
     /// A response from a backend.
     Response = "response", Reply;
@@ -121,6 +126,12 @@ verdicts! {
     /// A request for which no backend is usable in any tier: the controller answers it 503.
     NoBackend = "no-backend", SlowPath;
 
+    /// An empty, CRLF, NUL or very short datagram, which `keepalive: absorb` ends here.
+    KeepaliveAbsorbed = "keepalive-absorbed", Drop;
+    /// A STUN Binding request whose lengths, attributes, FINGERPRINT or source are wrong.
+    StunMalformed = "stun-malformed", Drop;
+    /// No SIP, no keepalive and no STUN, which `malformed: drop` ends here.
+    Malformed = "malformed", Drop;
     /// No backend is usable, and nothing is to be answered: an ACK, a response, no SIP.
     NotAnswered = "not-answered", Drop;
     /// More packets for the controller than it is given in a second.
@@ -135,7 +146,7 @@ verdicts! {
     BadLength = "bad-length", Drop;
     /// A backend's address on a packet that did not come from the backend.
     SpoofedBackend = "spoofed-backend", Drop;
-    /// The rewritten packet could not be made (the driver gave no headroom for VLAN tags).
+    /// The packet could not be made (the driver gave no room for VLAN tags or for an answer).
     NoHeadroom = "no-headroom", Drop;
 
     /// A listener id without a record.

@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Call, Outcome},
     rewrite::nat::{self, Side},
     select::Target,
-    server, slow,
+    server, slow, stray,
 };
 
 /// Chooses the backend, remembers the choice where that is due, and sends the packet there.
@@ -27,7 +27,15 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
     if listener.service == 0 {
         return Err(Verdict::MissingListener);
     }
-    let (verdict, target) = match choose(call, listener, call.owner) {
+    let chosen = if call.has_call_id.is_set() {
+        choose(call, listener, call.owner)
+    } else {
+        if let Some(outcome) = stray::judge(call, listener)? {
+            return Ok(outcome);
+        }
+        usable(call.owner).map(|target| (by_source(call.message()), target))
+    };
+    let (verdict, target) = match chosen {
         Err(Verdict::NoBackend) => return Err(slow::no_backend(call)),
         chosen => chosen?,
     };
@@ -48,9 +56,6 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
 /// The backend by the dialog's entry, else by its slot.
 #[inline(always)]
 fn choose(call: &Call, listener: &Listener, owner: u16) -> Result<(Verdict, Target), Verdict> {
-    if !call.has_call_id.is_set() {
-        return Ok((by_source(call.message()), usable(owner)?));
-    }
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
     let found = &call.found;
     if !found.exists() {
@@ -119,7 +124,7 @@ fn by_source(message: Code) -> Verdict {
     if message.is_sip() {
         Verdict::NoCallId
     } else if message.is_stun() {
-        Verdict::Stun
+        Verdict::StunOther
     } else {
         Verdict::Keepalive
     }

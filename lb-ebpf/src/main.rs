@@ -19,6 +19,8 @@ mod select;
 mod server;
 mod service;
 mod slow;
+mod stray;
+mod stun;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::verdict::{Decision, Exit, Kind};

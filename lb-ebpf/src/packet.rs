@@ -208,6 +208,12 @@ impl Payload {
         Self { packet, start: forget(start, unknown) & 0x1ff, len: forget(len, unknown), unknown }
     }
 
+    /// Offset in the frame.
+    #[inline(always)]
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
     /// The payload's place and an offset in it, below 4,096, as one argument.
     #[inline(always)]
     pub fn pack(&self, offset: u32) -> u64 {

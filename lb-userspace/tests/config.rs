@@ -11,7 +11,8 @@ use lb_userspace::config::{
     self, Config, ConfigErrors,
     model::{
         Admin, Backend, Balance, ControllerLost, Dialogs, Expect, Forward, HealthCheck,
-        InDialogFailover, Initial, Limits, PanicMode, Service, SpoofCheck, Transport, XdpMode,
+        InDialogFailover, Initial, Keepalive, Limits, Malformed, PanicMode, Service, SpoofCheck,
+        Transport, XdpMode,
     },
 };
 use proptest::prelude::*;
@@ -98,6 +99,8 @@ fn the_example_is_valid_and_says_what_the_defaults_are() {
         "limits:",
         "controller_lost:",
         "in_dialog_failover:",
+        "keepalive:",
+        "malformed:",
         "spoof_check:",
     ];
     let on = keys.iter().fold(text, |text, key| {
@@ -189,6 +192,8 @@ fn minimal() -> Config {
             forward: Forward::Nat,
             balance: Balance::CallId,
             in_dialog_failover: InDialogFailover::Rehash,
+            keepalive: Keepalive::Absorb,
+            malformed: Malformed::Forward,
             spoof_check: SpoofCheck::Strict,
             backends: vec![backend("gw1", "10.0.1.200:5060", 10, 100)],
             panic: PanicMode::Keep,
@@ -223,6 +228,8 @@ services:
     balance: call-id
     affinity: dialog
     in_dialog_failover: rehash
+    keepalive: absorb
+    malformed: forward
     spoof_check: strict
     backends:
       - { name: gw1, address: "10.0.1.200:5060", priority: 10, weight: 100, admin: ready, health: {} }
@@ -274,6 +281,8 @@ fn every_key_reaches_the_model() {
                 forward: Forward::Nat,
                 balance: Balance::CallId,
                 in_dialog_failover: InDialogFailover::Keep,
+                keepalive: Keepalive::Forward,
+                malformed: Malformed::Drop,
                 spoof_check: SpoofCheck::Interface,
                 backends: vec![
                     with(backend("gw1", "10.0.1.200:5060", 10, 100), Some(defaults.clone())),
@@ -293,6 +302,8 @@ fn every_key_reaches_the_model() {
                 forward: Forward::Nat,
                 balance: Balance::CallId,
                 in_dialog_failover: InDialogFailover::Rehash,
+                keepalive: Keepalive::Absorb,
+                malformed: Malformed::Forward,
                 spoof_check: SpoofCheck::Off,
                 backends: vec![
                     Backend {

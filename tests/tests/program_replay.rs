@@ -301,7 +301,7 @@ fn other_packets_get_the_programs_own_verdict() {
     let expected = [
         json!(["pass", "not-ours", null, null, null, "pass"]),
         json!(["pass", "not-ours", null, null, null, "pass"]),
-        json!(["forward", "keepalive", "trunk", null, "source-ip", "tx"]),
+        json!(["drop", "keepalive-absorbed", "trunk", null, null, "drop"]),
         json!(["forward", "new-dialog", "trunk", "X-ODD", "call-id", "tx"]),
         json!(["drop", "fragment", "trunk", null, null, "drop"]),
         json!(["pass", "not-ours", null, null, null, "pass"]),

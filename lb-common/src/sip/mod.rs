@@ -4,6 +4,7 @@ mod call_id;
 mod cursor;
 mod dialog;
 mod headers;
+mod request_line;
 mod search;
 mod start_line;
 mod swar;
@@ -12,6 +13,7 @@ mod window;
 pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id, long_length};
 pub use dialog::{cseq_method, has_tag};
 pub use headers::{Headers, MAX_BLANKS, TURNS, need, scan};
+pub use request_line::may_be_request_line;
 pub use search::{BLOCK, Pairs, REACH, SEARCH_TURNS, find_call_id};
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
 #[cfg(feature = "user")]

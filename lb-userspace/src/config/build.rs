@@ -59,6 +59,8 @@ fn service(raw: RawService, defaults: &RawHealth) -> Option<Service> {
         forward: raw.forward?,
         balance: raw.balance?,
         in_dialog_failover: raw.in_dialog_failover?,
+        keepalive: raw.keepalive?,
+        malformed: raw.malformed?,
         spoof_check: raw.spoof_check?,
         backends: raw
             .backends?

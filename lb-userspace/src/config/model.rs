@@ -76,6 +76,8 @@ pub struct Service {
     pub forward: Forward,
     pub balance: Balance,
     pub in_dialog_failover: InDialogFailover,
+    pub keepalive: Keepalive,
+    pub malformed: Malformed,
     pub spoof_check: SpoofCheck,
     /// The service's own set; at least one, one family, unique names, unique addresses.
     pub backends: Vec<Backend>,
@@ -99,6 +101,25 @@ pub enum Forward {
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
     CallId,
+}
+
+/// What happens to empty, CRLF, NUL and very short datagrams from clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keepalive {
+    /// They end here, counted.
+    Absorb,
+    /// To a backend, by source address and port.
+    Forward,
+}
+
+/// What happens to datagrams from clients that are no SIP, no keepalive and no STUN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Malformed {
+    /// To a backend, by source address and port.
+    Forward,
+    Drop,
 }
 
 /// How strictly a packet must prove that it comes from the backend whose address it bears.

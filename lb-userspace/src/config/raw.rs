@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
     model::{
-        Admin, Balance, ControllerLost, Expect, Forward, InDialogFailover, Initial, PanicMode,
-        SpoofCheck, Transport, XdpMode,
+        Admin, Balance, ControllerLost, Expect, Forward, InDialogFailover, Initial, Keepalive,
+        Malformed, PanicMode, SpoofCheck, Transport, XdpMode,
     },
     values,
 };
@@ -97,6 +97,8 @@ pub(super) struct RawService {
     #[serde(rename = "affinity")]
     pub(super) _affinity: Option<Affinity>,
     pub(super) in_dialog_failover: Option<InDialogFailover>,
+    pub(super) keepalive: Option<Keepalive>,
+    pub(super) malformed: Option<Malformed>,
     pub(super) spoof_check: Option<SpoofCheck>,
     pub(super) backends: Option<Vec<Option<RawBackend>>>,
 }

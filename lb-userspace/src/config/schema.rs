@@ -264,6 +264,18 @@ static SERVICE: Shape = Shape::Map(&[
         "what a confirmed dialog does when its backend is down: rehash moves it, keep lets it wait",
     ),
     field(
+        "keepalive",
+        Default("absorb"),
+        &Shape::Choice(&[now("absorb"), now("forward")]),
+        "what happens to empty, CRLF, NUL and very short datagrams; STUN is always answered",
+    ),
+    field(
+        "malformed",
+        Default("forward"),
+        &Shape::Choice(&[now("forward"), now("drop")]),
+        "what happens to datagrams that are no SIP, no keepalive and no STUN",
+    ),
+    field(
         "spoof_check",
         Default("strict"),
         &Shape::Choice(&[now("strict"), now("interface"), now("off")]),
@@ -277,8 +289,6 @@ static SERVICE: Shape = Shape::Map(&[
     ),
     refused("all_down", Later),
     refused("retry_after", Later),
-    refused("keepalive", Later),
-    refused("malformed", Later),
     refused("guard", Later),
     refused("domains", Later),
     refused("methods", Later),

@@ -11,7 +11,7 @@ use lb_common::{
     backend::{Binding, Endpoint, IngressPath, NextHop, ROUTES, Route, endpoint, spoof},
     hash::HashKey,
     maps::{HOST_ADDRESSES, PortSet, Settings},
-    service::{Interface, Listener, Name, balance, failover},
+    service::{Interface, Listener, Name, balance, failover, keepalive, malformed},
     table::{MEMBERS, MemberOrder, Members},
 };
 
@@ -22,7 +22,9 @@ use super::{
     table::{SlotTable, TableCache},
 };
 use crate::{
-    config::model::{Backend, Balance, Config, InDialogFailover, Initial, Service},
+    config::model::{
+        Backend, Balance, Config, InDialogFailover, Initial, Keepalive, Malformed, Service,
+    },
     maps::Orders,
 };
 
@@ -310,8 +312,24 @@ impl<'a> Builder<'a> {
             InDialogFailover::Rehash => failover::REHASH,
             InDialogFailover::Keep => failover::KEEP,
         };
-        let record =
-            Listener { socket: vip, service, choice, balance, failover, ..Listener::default() };
+        let keepalive = match config.keepalive {
+            Keepalive::Absorb => keepalive::ABSORB,
+            Keepalive::Forward => keepalive::FORWARD,
+        };
+        let malformed = match config.malformed {
+            Malformed::Forward => malformed::FORWARD,
+            Malformed::Drop => malformed::DROP,
+        };
+        let record = Listener {
+            socket: vip,
+            service,
+            choice,
+            balance,
+            failover,
+            keepalive,
+            malformed,
+            ..Listener::default()
+        };
         self.out.listeners.insert(id, record);
         self.out.listener_index.insert(vip, id);
         add_port(&mut self.out.ports[0], vip);

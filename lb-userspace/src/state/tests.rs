@@ -133,6 +133,8 @@ fn the_backend_of_a_call_id_is_the_one_whose_slot_it_has() {
         forward: crate::config::model::Forward::Nat,
         balance: crate::config::model::Balance::CallId,
         in_dialog_failover: crate::config::model::InDialogFailover::Rehash,
+        keepalive: crate::config::model::Keepalive::Absorb,
+        malformed: crate::config::model::Malformed::Forward,
         spoof_check: crate::config::model::SpoofCheck::Strict,
         backends: backends(&[("b", 10, 1), ("a", 10, 3), ("c", 20, 1)]),
         panic: crate::config::model::PanicMode::Keep,

@@ -17,8 +17,8 @@ use lb_common::{
 use super::watched::{Clock, Watched};
 use crate::{
     config::model::{
-        Backend, Balance, Config, ControllerLost, Dialogs, Forward, InDialogFailover, Limits,
-        PanicMode, Service, SpoofCheck, Transport, XdpMode,
+        Backend, Balance, Config, ControllerLost, Dialogs, Forward, InDialogFailover, Keepalive,
+        Limits, Malformed, PanicMode, Service, SpoofCheck, Transport, XdpMode,
     },
     maps::{
         LbMaps,
@@ -144,6 +144,8 @@ pub(super) fn service(name: &str, vips: &[&str], backends: &[(&str, &str, u16, u
         forward: Forward::Nat,
         balance: Balance::CallId,
         in_dialog_failover: InDialogFailover::Rehash,
+        keepalive: Keepalive::Absorb,
+        malformed: Malformed::Forward,
         spoof_check: SpoofCheck::Strict,
         backends: backends.iter().map(|b| backend(*b)).collect(),
         panic: PanicMode::Keep,
