@@ -27,13 +27,21 @@ pub struct Tally {
 }
 
 impl Peer {
-    /// Starts a server, which takes what comes.
+    /// Starts a server, which takes what comes, with pauses of `hold` where the scenario has none of
+    /// its own.
     ///
     /// # Errors
     /// If SIPp does not start; with the end of its log.
-    pub fn serve(host: &Host, directory: &Path, scenario: &str, local: SocketAddr) -> Result<Self> {
+    pub fn serve(
+        host: &Host,
+        directory: &Path,
+        scenario: &str,
+        local: SocketAddr,
+        hold: Duration,
+    ) -> Result<Self> {
         // -nd: nothing unexpected is answered by more than the scenario says.
-        Self::launch(host, directory, scenario, local, &["-nd".to_owned()])
+        let options = ["-nd".to_owned(), "-d".to_owned(), hold.as_millis().to_string()];
+        Self::launch(host, directory, scenario, local, &options)
     }
 
     /// Starts a client that plays its scenario `count` times against `remote`, `rate` a second, with

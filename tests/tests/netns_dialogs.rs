@@ -8,17 +8,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use lb_tests::{
     balancer::{Balancer, Settings},
     kamailio::Kamailio,
-    lab::{Plan, Site},
+    lab::{Host, Plan, Site},
+    message::{Message, Method},
     net::Family,
     peer::{Peer, Tally},
-    process::wait_for,
+    process::{Process, wait_for},
     sipp::{Calls, Uac, Uas},
     stage::metric,
     tap::{Heard, Tap},
@@ -26,6 +27,8 @@ use lb_tests::{
 
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(15);
+/// Between the set-up of a call and what follows.
+const HOLD: Duration = Duration::from_millis(100);
 /// Peers of SIPp that only call do not answer probes.
 const RARE_PROBES: &str = "interval: 120s, timeout: 60s";
 
@@ -35,7 +38,7 @@ fn well(count: u64) -> Tally {
 }
 
 /// Taps on the wires of hosts.
-fn taps<'a>(hosts: impl IntoIterator<Item = &'a lb_tests::lab::Host>) -> Vec<Tap> {
+fn taps<'a>(hosts: impl IntoIterator<Item = &'a Host>) -> Vec<Tap> {
     hosts.into_iter().map(|host| Tap::on(host, "eth0").expect("a tap")).collect()
 }
 
@@ -60,25 +63,30 @@ fn callee_of(site: &Site) -> SocketAddr {
     site.caller_address(1)
 }
 
+/// A border element on each backend, which relays calls to the callee under a Call-ID of its own.
+fn borders(site: &Site) -> Vec<Process> {
+    let border = |(n, host): (u8, &Host)| {
+        let config = include_str!("../fixtures/kamailio/b2bua.cfg")
+            .replace("@VIP@", &site.vip(0).to_string())
+            .replace("@CALLEE@", &callee_of(site).to_string())
+            .replace("@KEY@", &format!("key of border {n}"));
+        Kamailio::alone(host, site.lab.directory(), site.backend_address(n), &config)
+            .expect("Kamailio")
+    };
+    (0..).zip(&site.backends).map(border).collect()
+}
+
 /// Calls through border elements that invent the second leg; the callee offers anew, notifies and
 /// hangs up.
 fn invented_legs(family: Family) {
     const CALLS: u64 = 60;
     let site = Plan { family, callers: 2, backends: 3, ..Plan::default() }.build().expect("a lab");
     let directory = site.lab.directory();
-    let _borders: Vec<_> = (0..)
-        .zip(&site.backends)
-        .map(|(n, host)| {
-            let config = include_str!("../fixtures/kamailio/b2bua.cfg")
-                .replace("@VIP@", &site.vip(0).to_string())
-                .replace("@CALLEE@", &callee_of(&site).to_string())
-                .replace("@KEY@", &format!("key of border {n}"));
-            Kamailio::alone(host, directory, site.backend_address(n), &config).expect("Kamailio")
-        })
-        .collect();
+    let _borders = borders(&site);
     let wires = taps(&site.backends);
     let balancer = Balancer::start(&site, &Settings::of(&site)).expect("sip-lb");
-    let callee = Peer::serve(&site.callers[1], directory, "callee", callee_of(&site)).unwrap();
+    let callee =
+        Peer::serve(&site.callers[1], directory, "callee", callee_of(&site), HOLD).unwrap();
     let caller = Peer::play(
         &site.callers[0],
         directory,
@@ -129,7 +137,7 @@ fn begun_by_servers(family: Family) {
     settings.health = RARE_PROBES.to_owned();
     let balancer = Balancer::start(&site, &settings).expect("sip-lb");
     let address = site.caller_address(0);
-    let _phones = Peer::serve(&site.callers[0], directory, "phone", address).unwrap();
+    let _phones = Peer::serve(&site.callers[0], directory, "phone", address, HOLD).unwrap();
     for scenario in ["pinger", "notifier"] {
         let servers: Vec<_> = (0..)
             .zip(&site.backends)
@@ -226,7 +234,9 @@ fn a_backend_that_hung_and_wakes_up_moves_no_call() {
     let directory = site.lab.directory();
     let mut servers: Vec<_> = (0..)
         .zip(&site.backends)
-        .map(|(n, host)| Peer::serve(host, directory, "thawed", site.backend_address(n)).unwrap())
+        .map(|(n, host)| {
+            Peer::serve(host, directory, "thawed", site.backend_address(n), HOLD).unwrap()
+        })
         .collect();
     let wires = taps(&site.backends);
     let mut balancer = Balancer::start(&site, &Settings::of(&site)).expect("sip-lb");
@@ -290,4 +300,65 @@ fn a_backend_that_hung_and_wakes_up_moves_no_call() {
     assert!((moves - moved.len() as f64).abs() < 0.5, "{moves}, not {}", moved.len());
     let strays: u64 = servers.iter().map(|server| server.count("strays").unwrap()).sum();
     assert_eq!(strays, 0);
+}
+
+#[test]
+fn a_flood_of_ten_times_the_dialog_table_moves_no_call() {
+    const CALLS: u64 = 60;
+    /// `dialogs.max`; the table has twice as many places.
+    const MAX: usize = 1_024;
+    const FLOOD: usize = 10 * 2 * MAX;
+    let site = Plan { callers: 2, backends: 3, ..Plan::default() }.build().expect("a lab");
+    let directory = site.lab.directory();
+    let _borders = borders(&site);
+    let wires = taps(&site.backends);
+    let mut settings = Settings::of(&site);
+    settings.health = RARE_PROBES.to_owned();
+    settings.more = format!("dialogs: {{ max: {MAX} }}\n");
+    let balancer = Balancer::start(&site, &settings).expect("sip-lb");
+    let hold = Duration::from_secs(20);
+    let callee =
+        Peer::serve(&site.callers[1], directory, "callee", callee_of(&site), hold).unwrap();
+    let (caller, vip) = (site.caller_address(0), site.vip(0));
+    let host = &site.callers[0];
+    let caller =
+        Peer::play(host, directory, "caller", caller, vip, (CALLS, 60), Duration::ZERO).unwrap();
+    wait_for("the set-up of all calls", SOON, || {
+        Ok((callee.count("calls").unwrap_or(0) == CALLS).then_some(()))
+    })
+    .unwrap();
+
+    // New Call-IDs, each answered by a backend: as many dialogs, established like any other.
+    let local = SocketAddr::new(site.caller_address(0).ip(), 5066);
+    host.enter(|| {
+        let socket = UdpSocket::bind(local)?;
+        for n in 0..FLOOD {
+            let id = format!("flood-{n}@{local}");
+            let subscribe = Message::request(Method::Subscribe, &id).only_via(local, &id).build();
+            socket.send_to(&subscribe, vip)?;
+            if n % 10 == 0 {
+                // What the backends can answer.
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    let [replaced, without] =
+        ["dialog-evicted-confirmed", "dialog-line-full"].map(|event| events(&site, event));
+    assert_eq!(callee.tally().unwrap().successful, 0, "the flood is over before the calls go on");
+
+    let called = caller.finish(LONG).expect("the calls come to an end");
+    assert_eq!(called, well(CALLS), "{}", balancer.tail());
+    let calls = places(&wires, |m| m.cseq_method != "SUBSCRIBE");
+    assert_eq!(calls.len() as u64, 2 * CALLS);
+    let moved = calls.values().filter(|hosts| hosts.len() > 1).count();
+    println!(
+        "{FLOOD} new Call-IDs over {} places: {replaced} confirmed entries replaced, {without} \
+         times none written; {moved} of {} legs moved",
+        2 * MAX,
+        calls.len()
+    );
+    assert_eq!(moved, 0);
+    assert!(replaced > FLOOD as f64 / 2.0, "{replaced}: the table did not overflow");
 }
