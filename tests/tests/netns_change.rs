@@ -282,6 +282,8 @@ fn no_call_is_broken_while_backends_die_return_drain_come_and_go_and_weights_cha
     assert!(drained && undrained);
     assert_eq!((broken.moved, broken.misrouted, broken.unfinished), (0, 0, 0), "{broken:?}");
     assert_eq!(outcome.placed, count);
+    // Death is noticed within a second.
+    assert!(broken.begun_at_the_dead < 2 * rate as usize, "{broken:?}");
     assert!(outcome.cut + outcome.failed <= broken.of_the_killed as u64, "{outcome:?}");
     assert_eq!(wires.losses().to_callers, 0);
     let fifth = wires.arrivals(4).len();
