@@ -54,12 +54,6 @@ pub struct Remaining {
     pub last_sweep: u64,
 }
 
-impl Remaining {
-    /// Of a backend that is not known any more: nothing, by whatever sweep.
-    pub const NONE: Self =
-        Self { calls: 0, ringing: 0, admin: Admin::Drain, sweeps_begun: 0, last_sweep: u64::MAX };
-}
-
 /// Everything that can be seen of a running controller.
 #[derive(Clone, Debug)]
 pub struct Snapshot {

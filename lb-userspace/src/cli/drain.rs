@@ -99,7 +99,9 @@ fn wait(socket: &Path, name: &BackendName) -> Result<u8> {
         let remaining = match socket::ask(socket, &Command::Remaining { service, backend })? {
             Some(Answer::Remaining(remaining)) => remaining,
             // Removed from the configuration meanwhile, and forgotten since it had none left.
-            Some(Answer::Refused(_)) if progress.is_watched() => Remaining::NONE,
+            Some(Answer::Refused(_)) if progress.is_watched() => {
+                return print(&format!("{}/{}: no calls left\n", name.service, name.backend));
+            }
             Some(Answer::Refused(why)) => {
                 eprintln!("sip-lb: refused: {why}");
                 return Ok(exit::REFUSED);
@@ -140,6 +142,8 @@ enum Look {
 struct Progress {
     /// Sweeps that had begun when the backend was drained: what they find is older than that.
     before: Option<u64>,
+    /// Sweeps that had begun at the last look.
+    begun: u64,
     said: Option<(u64, u64)>,
 }
 
@@ -149,6 +153,11 @@ impl Progress {
     }
 
     fn look(&mut self, remaining: &Remaining) -> Option<Look> {
+        if remaining.sweeps_begun < self.begun {
+            // Another controller counts from the start.
+            self.before = None;
+        }
+        self.begun = remaining.sweeps_begun;
         let before = *self.before.get_or_insert(remaining.sweeps_begun);
         if remaining.last_sweep <= before {
             return None;
@@ -188,6 +197,15 @@ mod tests {
         assert_eq!(progress.look(&remaining(2, 1, 7, 6)), None, "said already");
         assert_eq!(progress.look(&remaining(0, 1, 7, 7)), left("0 calls left, 1 ringing"));
         assert_eq!(progress.look(&remaining(0, 0, 8, 8)), Some(Look::Done));
+    }
+
+    #[test]
+    fn sweeps_of_a_controller_that_took_over_are_counted_anew() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.look(&remaining(1, 0, 50, 49)), None);
+        assert_eq!(progress.look(&remaining(0, 0, 1, 0)), None);
+        assert_eq!(progress.look(&remaining(0, 0, 2, 1)), None);
+        assert_eq!(progress.look(&remaining(0, 0, 3, 2)), Some(Look::Done));
     }
 
     #[test]
