@@ -156,6 +156,16 @@ fn launder(mut value: u64, unknown: u64) -> u64 {
     value
 }
 
+/// Makes the verifier remember its state and compare others that come here with it.
+///
+/// It does so at targets of jumps, but only if two have been walked since the last time
+/// (`is_state_visited`, kernel 5.3 and later). These two go nowhere, and the kernel removes them.
+#[inline(always)]
+pub fn meet() {
+    // SAFETY: jumps to the next instruction. Not `pure`: the block is there for its instructions.
+    unsafe { asm!("goto +0", "goto +0", options(nomem, nostack, preserves_flags)) };
+}
+
 /// Returns `value`, below 65,536, of which the verifier knows only that.
 #[inline(always)]
 fn forget_word(value: u32, unknown: u64) -> u32 {
@@ -308,6 +318,11 @@ impl Window for Payload {
     #[inline(always)]
     fn forget_word(&self, number: u64) -> u64 {
         launder(number, self.unknown)
+    }
+
+    #[inline(always)]
+    fn meet(&self) {
+        meet();
     }
 
     #[inline(always)]

@@ -48,6 +48,7 @@ pub fn call_id<W: Window>(window: &W, value: u32, key: HashKey) -> Option<Option
         }
         hash.word(word);
         at = window.forget(at.wrapping_add(8));
+        window.meet();
     }
     let length = window.long_length(at)?;
     let length = window.forget(length);

@@ -62,6 +62,7 @@ impl Cursor {
         let low = self.0 & 0xffff_ffff;
         let feeds = self.0 ^ low;
         self.0 = window.forget_word(low | (feeds & feeds.wrapping_sub(1)));
+        window.meet();
     }
 }
 

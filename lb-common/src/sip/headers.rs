@@ -145,6 +145,7 @@ pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
             }
             // One way for all names from here on.
             let name = Name(window.forget(Name::of(word).0));
+            window.meet();
             if window.forget(name.kind()) == BLANK_LINE {
                 break;
             }

@@ -43,6 +43,7 @@ pub fn find_call_id<W: Window>(window: &W, from: u32) -> Option<u32> {
             break;
         };
         at = window.forget(start);
+        window.meet();
         // The last block is the last 32 bytes, which may start before the payload.
         let beyond = window.positive(i64::from(BLOCK) - end + i64::from(at));
         let start = at.wrapping_sub(beyond);
@@ -57,6 +58,7 @@ pub fn find_call_id<W: Window>(window: &W, from: u32) -> Option<u32> {
             }
         }
         at = window.forget(next);
+        window.meet();
     }
     Some(0)
 }

@@ -49,6 +49,11 @@ pub trait Window {
         number
     }
 
+    /// Where paths of a search meet again; in the kernel the verifier is made to remember the state
+    /// here, so that it walks what follows once for all paths that come with the same one.
+    #[inline(always)]
+    fn meet(&self) {}
+
     /// The upper 32 bits of a number; in the kernel so that comparing them teaches the verifier
     /// nothing of the whole.
     #[inline(always)]
