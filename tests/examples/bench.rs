@@ -109,7 +109,8 @@ fn cases() -> Vec<Case> {
         goal,
     };
     let invite = vec![frame(&Message::invite(&call_id(1)).body("application/sdp", SDP).size(900))];
-    let answer = Message::response(200, Method::Invite, &call_id(1)).size(550).build();
+    // A dialog of its own: another backend may own that of the INVITE.
+    let answer = Message::response(200, Method::Invite, &call_id(1_000)).size(550).build();
     let answer = Packet::udp("10.0.1.201:5060".parse().unwrap(), client(10), answer)
         .macs(backend_mac(1), edge_mac(0))
         .build();
