@@ -131,7 +131,7 @@ pub fn read<W: Window>(window: &W) -> Option<Request> {
     if window.forget(at) < len {
         return Some(Request::only(Kind::Malformed));
     }
-    request.types <<= (MAX_NAMED - request.unknown) * 16 & 63;
+    request.types <<= ((MAX_NAMED - request.unknown) * 16) & 63;
     Some(request)
 }
 

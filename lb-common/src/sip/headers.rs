@@ -295,7 +295,7 @@ impl Name {
 pub(super) fn colon<W: Window>(window: &W, line: u32, word: u64, length: u32) -> Option<u32> {
     let at = line.wrapping_add(length);
     // A name of eight bytes has its colon behind the word; the shift then shows its first letter.
-    if (word >> (length * 8 & 63)) as u8 == b':' {
+    if (word >> ((length * 8) & 63)) as u8 == b':' {
         return Some(window.forget(at.wrapping_add(1)));
     }
     let word = window.padded_near(at)?;

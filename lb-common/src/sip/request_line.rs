@@ -48,7 +48,9 @@ pub fn may_be_request_line<W: Window>(window: &W, from: u32) -> Option<bool> {
 fn is_version(word: u64) -> bool {
     const VERSION: u64 = u64::from_le_bytes(*b"\0sip/\0\0\0");
     let blank = word as u8;
-    (word | 0x0020_2020_00) & 0xff_ffff_ff00 == VERSION && (blank == b' ' || blank == b'\t')
+    const FOLD: u64 = u64::from_le_bytes(*b"\0   \0\0\0\0");
+    const MASK: u64 = u64::from_le_bytes([0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]);
+    (word | FOLD) & MASK == VERSION && (blank == b' ' || blank == b'\t')
 }
 
 #[cfg(test)]
