@@ -59,6 +59,10 @@ pub struct ServiceStatus {
     pub table_digest: String,
     /// True while the service keeps its last table because all backends failed at once.
     pub suspected: bool,
+    /// What happens to new requests while no backend is usable: `reject`, `keep-last`, `drop`;
+    /// `null` while one is.
+    #[serde(default)]
+    pub all_down: Option<String>,
     pub backends: Vec<BackendStatus>,
     /// Sets of domain and method rules.
     pub sets: Vec<SetStatus>,

@@ -10,7 +10,7 @@ use std::{
 use lb_userspace::config::{
     self, Config, ConfigErrors,
     model::{
-        Admin, Backend, Balance, ControllerLost, Dialogs, Expect, Forward, HealthCheck,
+        Admin, AllDown, Backend, Balance, ControllerLost, Dialogs, Expect, Forward, HealthCheck,
         InDialogFailover, Initial, Keepalive, Limits, Malformed, PanicMode, Service, SpoofCheck,
         Transport, XdpMode,
     },
@@ -194,6 +194,8 @@ fn minimal() -> Config {
             in_dialog_failover: InDialogFailover::Rehash,
             keepalive: Keepalive::Absorb,
             malformed: Malformed::Forward,
+            all_down: AllDown::Reject,
+            retry_after: Duration::from_secs(120),
             spoof_check: SpoofCheck::Strict,
             backends: vec![backend("gw1", "10.0.1.200:5060", 10, 100)],
             panic: PanicMode::Keep,
@@ -230,6 +232,8 @@ services:
     in_dialog_failover: rehash
     keepalive: absorb
     malformed: forward
+    all_down: reject
+    retry_after: 120s
     spoof_check: strict
     backends:
       - { name: gw1, address: "10.0.1.200:5060", priority: 10, weight: 100, admin: ready, health: {} }
@@ -283,6 +287,8 @@ fn every_key_reaches_the_model() {
                 in_dialog_failover: InDialogFailover::Keep,
                 keepalive: Keepalive::Forward,
                 malformed: Malformed::Drop,
+                all_down: AllDown::KeepLast,
+                retry_after: Duration::from_secs(90),
                 spoof_check: SpoofCheck::Interface,
                 backends: vec![
                     with(backend("gw1", "10.0.1.200:5060", 10, 100), Some(defaults.clone())),
@@ -304,6 +310,8 @@ fn every_key_reaches_the_model() {
                 in_dialog_failover: InDialogFailover::Rehash,
                 keepalive: Keepalive::Absorb,
                 malformed: Malformed::Forward,
+                all_down: AllDown::Reject,
+                retry_after: Duration::from_secs(120),
                 spoof_check: SpoofCheck::Off,
                 backends: vec![
                     Backend {

@@ -5,10 +5,17 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::CommandFactory as _;
 use lb_common::{
+    slow::Kind as Kinds,
     stats::Event,
     verdict::{Kind, Verdict},
 };
-use lb_userspace::{cli::Cli, config::json_schema, metrics::names, replay::line::Unfit};
+use lb_userspace::{
+    cli::Cli,
+    config::json_schema,
+    metrics::names,
+    replay::line::Unfit,
+    slow::answer::{self, Refusal},
+};
 use serde_json::Value;
 
 fn text(name: &str) -> String {
@@ -48,6 +55,27 @@ fn every_reason_stands_in_the_table_with_its_outcome_and_no_other_does() {
     for (row, verdict) in rows.iter().zip(Verdict::ALL) {
         assert_eq!(row[2].starts_with("fault:"), verdict.is_fault(), "{}", row[0]);
     }
+}
+
+#[test]
+fn every_kind_of_the_slow_path_is_explained_with_its_rate_and_every_outcome_of_requests() {
+    let readme = text("README.md");
+    let rows = table(&readme, "### Slow path");
+    for kind in Kinds::ALL {
+        let row = rows.iter().find(|row| quoted(row[0]).any(|word| word == kind.label()));
+        let row = row.unwrap_or_else(|| panic!("{}", kind.label()));
+        let rate = match kind.rate() {
+            rate @ ..1000 => rate.to_string(),
+            rate => format!("{},{:03}", rate / 1000, rate % 1000),
+        };
+        assert_eq!(row[1], rate, "{}", kind.label());
+    }
+    let outcomes: BTreeSet<_> = rows.iter().flat_map(|row| quoted(row[2])).collect();
+    let refusals = [Refusal::Malformed, Refusal::Ack, Refusal::Header].map(Refusal::label);
+    for outcome in refusals.iter().chain(&answer::REASONS) {
+        assert!(outcomes.contains(outcome), "{outcome}");
+    }
+    assert!(section(&readme, "### Slow path").join("\n").contains("`no-consumer`"));
 }
 
 #[test]

@@ -151,6 +151,8 @@ pub struct Calls {
     /// Fail a call that waits longer than this for a message; `None` = wait for ever, as after a
     /// provisional response whose sender has died.
     pub patience: Option<Duration>,
+    /// Name of the scenario in `fixtures/sipp/`.
+    pub scenario: &'static str,
 }
 
 impl Default for Calls {
@@ -162,6 +164,7 @@ impl Default for Calls {
             hold: Duration::from_millis(200),
             retransmissions: 6,
             patience: Some(Duration::from_secs(40)),
+            scenario: "uac",
         }
     }
 }
@@ -248,7 +251,7 @@ impl Uac {
             options.extend(["-recv_timeout".to_owned(), patience.as_millis().to_string()]);
         }
         options.extend(["-trace_rtt".to_owned(), remote.to_string()]);
-        let process = start(host, &files, lasting, "uac", local, &options)?;
+        let process = start(host, &files, lasting, calls.scenario, local, &options)?;
         Ok(Self { process, files })
     }
 

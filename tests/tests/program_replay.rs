@@ -151,9 +151,45 @@ fn a_backend_that_is_down_loses_its_calls_and_no_other_does() {
     for line in work.replay_down(&frames, &all) {
         let shown =
             [&line["verdict"], &line["reason"], &line["backend"], &line["key"], &line["out"]];
-        assert_eq!(json!(shown), json!(["slow-path", "no-backend", null, null, "drop"]));
+        assert_eq!(json!(shown), json!(["answer", "no-backend", null, null, "tx"]));
         assert_eq!(line["service"], "trunk");
     }
+}
+
+#[test]
+fn with_nobody_home_requests_are_answered_and_the_answers_are_written() {
+    let work = Workplace::new();
+    let (ids, mut frames) = invites(500);
+    let source: SocketAddr = "198.51.100.10:5060".parse().unwrap();
+    let vip: SocketAddr = "203.0.113.10:5060".parse().unwrap();
+    let bad = String::from_utf8(Message::invite("bad@pc").build()).unwrap().replace("CSeq", "XSeq");
+    frames.push(Packet::udp(source, vip, bad.into_bytes()).build());
+    let ack = Message::request(Method::Ack, "ack@pc").build();
+    frames.push(Packet::udp(source, vip, ack).build());
+    let (capture, written) = (work.file("in.pcap", &pcap(1, &records(&frames))), work.path("out"));
+    let down = ["trunk/gw1", "trunk/gw2", "trunk/gw3", "trunk/spare"].map(str::to_owned).to_vec();
+    let args =
+        || ReplayArgs { write: Some(written.clone()), down: down.clone(), ..work.args(&capture) };
+    let out = run(&args());
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shown = |line: &Value| json!([line["verdict"], line["reason"], line["out"]]);
+    assert!(lines[..500].iter().all(|l| shown(l) == json!(["answer", "no-backend", "tx"])));
+    assert_eq!(shown(&lines[500]), json!(["drop", "bad-header", "drop"]));
+    assert_eq!(shown(&lines[501]), json!(["drop", "not-answered", "drop"]));
+
+    let answers = read_pcap(&written);
+    assert_eq!(answers.len(), 500);
+    for (id, (_, bytes)) in ids.iter().zip(&answers) {
+        let frame = Frame::parse(bytes).unwrap();
+        frame.verify().unwrap();
+        assert_eq!(frame.source(), vip);
+        let text = String::from_utf8_lossy(frame.payload());
+        assert!(text.starts_with("SIP/2.0 503 Service Unavailable\r\n"), "{text}");
+        assert!(text.contains(&format!("\r\nCall-ID: {id}\r\n")), "{text}");
+        assert!(text.contains("\r\nRetry-After: 120\r\n"), "{text}");
+    }
+    assert_eq!(run(&args()), out);
+    assert_eq!(read_pcap(&written), answers, "two runs say the same");
 }
 
 #[test]

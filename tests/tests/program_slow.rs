@@ -60,6 +60,28 @@ fn a_request_without_a_backend_is_handed_over_as_it_came() {
 }
 
 #[test]
+fn drop_hands_nothing_over() {
+    let mut world =
+        World::new(&ONE_SERVICE.replace("    backends:", "    all_down: drop\n    backends:"));
+    world.set_down(&ALL);
+    assert_eq!(world.run(&invite(700)).verdict, Verdict::NotAnswered);
+    assert_eq!(drain(&mut world), (Vec::new(), 0));
+}
+
+#[test]
+fn keep_last_goes_on_by_the_last_table() {
+    let mut world =
+        World::new(&ONE_SERVICE.replace("    backends:", "    all_down: keep-last\n    backends:"));
+    let before = world.run(&invite(700)).destination();
+    world.set_down(&ALL);
+    let run = world.run(&invite(700));
+    assert_eq!((run.verdict, run.destination()), (Verdict::Dialog, before));
+    let other = Message::invite("another@pc33").build();
+    assert_eq!(world.client_sends(client(10), vip(), &other).verdict, Verdict::NewDialog);
+    assert_eq!(drain(&mut world), (Vec::new(), 0));
+}
+
+#[test]
 fn a_full_ring_drops_under_a_reason_of_its_own_and_what_was_in_it_stays_whole() {
     let mut world = nobody_home(Record::On);
     let packet = invite(3000);

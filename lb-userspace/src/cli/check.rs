@@ -244,7 +244,7 @@ mod tests {
             "valid": true,
             "errors": [],
             "warnings": [{
-                "line": 35,
+                "line": 37,
                 "column": 7,
                 "path": "services[0].backends",
                 "message": "priority 10 has a backend with health off, which is always up: no other priority is ever used",

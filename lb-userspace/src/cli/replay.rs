@@ -130,8 +130,10 @@ fn replay(
             Err(cause) => break Err(cause),
         }
         let replayed = replay.packet(&packet)?;
-        if let (Some(written), Some(frame)) = (&mut written, replayed.leaves) {
-            written.write(packet.time, frame).context("cannot write the packets")?;
+        if let Some(written) = &mut written {
+            for frame in replayed.leaves {
+                written.write(packet.time, frame).context("cannot write the packets")?;
+            }
         }
         match out.line(&replayed.line) {
             // Whoever read along has seen enough.

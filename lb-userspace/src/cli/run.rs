@@ -19,9 +19,9 @@ use crate::{
     probe::{Prober, Sources},
     shutdown,
     slow::{
-        Consumers,
+        Consumers, Kind,
+        answer::{Answerer, RetryAfter},
         queue::{self, Counts},
-        rings::Ring,
         send::Sender,
     },
 };
@@ -82,7 +82,9 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     let admin = socket::bind(&config.admin_socket)?;
     let http = http::bind(config.metrics_listen).await?;
     let mut opened = datapath::live::open(&config.pin_dir, &datapath::load::capacities(&config))?;
-    let slow_path = start_slow_path(std::mem::take(&mut opened.rings))?;
+    let slow_path = Arc::new(Counts::default());
+    let sender = Sender::open().context("cannot open raw sockets, which needs CAP_NET_RAW")?;
+    let rings = std::mem::take(&mut opened.rings);
     let stats = args.bpf_stats.then(datapath::live::time_programs).transpose()?;
     let metrics = Arc::new(Metrics::new()?);
     let (probe_sender, probes) = mpsc::channel(4096);
@@ -93,6 +95,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
         digest: loaded.digest,
         loaded_at: SystemTime::now(),
     };
+    let retry_after = RetryAfter::new(&source.config);
     let admin_socket = source.config.admin_socket.clone();
     let controller = Controller::start(Parts {
         source,
@@ -101,10 +104,14 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
         netlink,
         network: first,
         probe_metrics: metrics.probes(),
-        slow_path,
+        slow_path: Arc::clone(&slow_path),
+        retry_after: retry_after.clone(),
         count_program_time: stats.is_some(),
     })?;
 
+    let answerer = Answerer::new(retry_after, controller.hash_key());
+    let consumers = Consumers::default().on(Kind::NoBackend, answerer);
+    queue::start(rings, consumers, sender, &slow_path)?;
     tokio::spawn(socket::serve(admin, request_sender.clone()));
     tokio::spawn(async move {
         if let Err(cause) = http::serve(http, request_sender, metrics).await {
@@ -131,12 +138,6 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
         );
     }
     Ok(exit::DONE)
-}
-
-/// Takes what the program hands over.
-fn start_slow_path(rings: Vec<Ring>) -> Result<Arc<Counts>> {
-    let sender = Sender::open().context("cannot open raw sockets, which needs CAP_NET_RAW")?;
-    queue::start(rings, Consumers::default(), sender)
 }
 
 /// Is the host fit for this configuration? Errors end the start, warnings are said.

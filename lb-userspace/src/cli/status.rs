@@ -157,7 +157,12 @@ pub(super) fn text(status: &Status) -> String {
 fn service_line(service: &ServiceStatus) -> String {
     let tier = match service.active_priority {
         Some(priority) => format!("tier {priority} in use"),
-        None => "NO USABLE BACKEND".to_owned(),
+        None => match service.all_down.as_deref() {
+            Some("reject") => "NO USABLE BACKEND: requests are answered 503".to_owned(),
+            Some("keep-last") => "NO USABLE BACKEND: keeping the last table".to_owned(),
+            Some("drop") => "NO USABLE BACKEND: requests are dropped".to_owned(),
+            Some(_) | None => "NO USABLE BACKEND".to_owned(),
+        },
     };
     let suspected =
         if service.suspected { ", all backends silent: keeping the last table" } else { "" };

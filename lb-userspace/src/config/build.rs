@@ -61,6 +61,8 @@ fn service(raw: RawService, defaults: &RawHealth) -> Option<Service> {
         in_dialog_failover: raw.in_dialog_failover?,
         keepalive: raw.keepalive?,
         malformed: raw.malformed?,
+        all_down: raw.all_down?,
+        retry_after: raw.retry_after?.0,
         spoof_check: raw.spoof_check?,
         backends: raw
             .backends?

@@ -78,6 +78,9 @@ pub struct Service {
     pub in_dialog_failover: InDialogFailover,
     pub keepalive: Keepalive,
     pub malformed: Malformed,
+    pub all_down: AllDown,
+    /// Retry-After of the 503 that `all_down: reject` sends; at least a second.
+    pub retry_after: Duration,
     pub spoof_check: SpoofCheck,
     /// The service's own set; at least one, one family, unique names, unique addresses.
     pub backends: Vec<Backend>,
@@ -120,6 +123,29 @@ pub enum Malformed {
     /// To a backend, by source address and port.
     Forward,
     Drop,
+}
+
+/// What happens to requests while no backend of a service is usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AllDown {
+    /// The controller answers 503.
+    Reject,
+    /// They go where the last table sent them.
+    KeepLast,
+    Drop,
+}
+
+impl AllDown {
+    /// The word in the configuration and in `status`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::KeepLast => "keep-last",
+            Self::Drop => "drop",
+        }
+    }
 }
 
 /// How strictly a packet must prove that it comes from the backend whose address it bears.

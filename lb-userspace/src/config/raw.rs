@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
     model::{
-        Admin, Balance, ControllerLost, Expect, Forward, InDialogFailover, Initial, Keepalive,
-        Malformed, PanicMode, SpoofCheck, Transport, XdpMode,
+        Admin, AllDown, Balance, ControllerLost, Expect, Forward, InDialogFailover, Initial,
+        Keepalive, Malformed, PanicMode, SpoofCheck, Transport, XdpMode,
     },
     values,
 };
@@ -99,6 +99,8 @@ pub(super) struct RawService {
     pub(super) in_dialog_failover: Option<InDialogFailover>,
     pub(super) keepalive: Option<Keepalive>,
     pub(super) malformed: Option<Malformed>,
+    pub(super) all_down: Option<AllDown>,
+    pub(super) retry_after: Option<RawDuration>,
     pub(super) spoof_check: Option<SpoofCheck>,
     pub(super) backends: Option<Vec<Option<RawBackend>>>,
 }

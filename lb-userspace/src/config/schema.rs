@@ -276,6 +276,18 @@ static SERVICE: Shape = Shape::Map(&[
         "what happens to datagrams that are no SIP, no keepalive and no STUN",
     ),
     field(
+        "all_down",
+        Default("reject"),
+        &Shape::Choice(&[now("reject"), now("keep-last"), now("drop")]),
+        "what happens to requests while no backend is usable: reject answers 503, keep-last goes on by the last table",
+    ),
+    field(
+        "retry_after",
+        Default("120s"),
+        &millis(1_000, 86_400_000),
+        "Retry-After of the 503, in whole seconds",
+    ),
+    field(
         "spoof_check",
         Default("strict"),
         &Shape::Choice(&[now("strict"), now("interface"), now("off")]),
@@ -287,8 +299,6 @@ static SERVICE: Shape = Shape::Map(&[
         &Shape::List { of: &BACKEND, most: MOST_BACKENDS, or_one: false },
         "who answers",
     ),
-    refused("all_down", Later),
-    refused("retry_after", Later),
     refused("guard", Later),
     refused("domains", Later),
     refused("methods", Later),

@@ -50,7 +50,7 @@ use crate::{
     probe::{self, Health, PanicMember, PanicTracker, ProbeEvent, Prober, Start},
     reconcile::{Reconciler, adopt, owners::Owners},
     shutdown::Signal,
-    slow::queue::Counts,
+    slow::{answer::RetryAfter, queue::Counts},
     state::{self, AdminStates, desired::Inputs, ids},
 };
 
@@ -116,6 +116,7 @@ pub struct Controller {
     notices: BTreeSet<String>,
     probe_metrics: ProbeMetrics,
     slow_path: Arc<Counts>,
+    retry_after: RetryAfter,
     count_program_time: bool,
     is_ready: bool,
 }
@@ -129,6 +130,7 @@ pub struct Parts {
     pub network: Arc<Network>,
     pub probe_metrics: ProbeMetrics,
     pub slow_path: Arc<Counts>,
+    pub retry_after: RetryAfter,
     pub count_program_time: bool,
 }
 
@@ -148,6 +150,7 @@ impl Controller {
             network,
             probe_metrics,
             slow_path,
+            retry_after,
             count_program_time,
         } = parts;
         let Opened { live, maps, counters, dialogs, heart, rings: _, origin: maps_from, stats } =
@@ -197,6 +200,7 @@ impl Controller {
             notices: BTreeSet::new(),
             probe_metrics,
             slow_path,
+            retry_after,
             count_program_time,
             is_ready: false,
         };
@@ -258,6 +262,12 @@ impl Controller {
     #[must_use]
     pub fn pin_dir(&self) -> &std::path::Path {
         self.live.pin_dir()
+    }
+
+    /// The key of the Call-ID hash, configured or pinned.
+    #[must_use]
+    pub const fn hash_key(&self) -> HashKey {
+        self.key
     }
 
     fn elapsed(&self) -> Duration {
@@ -479,6 +489,7 @@ impl Controller {
                 *health = Health::new(Start::FirstEver, Initial::Up, now);
             }
         }
+        self.retry_after.set(&new);
         self.source.config = new;
         state::forget_removed(&mut self.admin, &self.source.config);
         self.source.digest = loaded.digest;

@@ -14,7 +14,7 @@ use super::Controller;
 use crate::{
     config::{
         Config,
-        model::{Backend, Service},
+        model::{AllDown, Backend, Service},
     },
     datapath::{self, counters::add, sweep::Holding},
     event::{Snapshot, Traffic},
@@ -128,6 +128,12 @@ impl Controller {
             active_priority: desired.and_then(|d| d.active_priority),
             table_digest: format!("{:016x}", desired.map_or(0, |d| d.table_digest)),
             suspected: self.suspected.contains(&service.name),
+            all_down: desired.filter(|d| d.active_priority.is_none()).map(|d| {
+                // There may be no last table to keep.
+                let kept = service.all_down != AllDown::KeepLast || d.keeps_last;
+                let now = if kept { service.all_down } else { AllDown::Reject };
+                now.label().to_owned()
+            }),
             backends: service
                 .backends
                 .iter()

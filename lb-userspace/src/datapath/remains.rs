@@ -118,6 +118,7 @@ fn empty(name: String) -> ServiceStatus {
         active_priority: None,
         table_digest: String::new(),
         suspected: false,
+        all_down: None,
         backends: Vec::new(),
         sets: Vec::new(),
     }

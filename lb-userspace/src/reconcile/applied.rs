@@ -7,6 +7,7 @@ use std::{
 };
 
 use lb_common::{
+    addr::Socket,
     backend::{Binding, Endpoint, Route},
     index::Slot,
     maps::{Capacities, PortSet, Settings},
@@ -137,6 +138,23 @@ impl Applied {
     #[must_use]
     pub fn published(&self) -> (BTreeSet<u16>, BTreeSet<u16>) {
         self.choices.values().map(|&choice| parts(choice)).unzip()
+    }
+
+    /// Endpoints that own slots of the table that a choice publishes.
+    #[must_use]
+    pub fn owners(&self, choice: u16) -> BTreeSet<Socket> {
+        let (table, list) = parts(self.choices.get(&choice).copied().unwrap_or(0));
+        let (Some(table), Some(members)) = (self.tables.get(&table), self.members.get(&list))
+        else {
+            return BTreeSet::new();
+        };
+        table
+            .owners()
+            .filter_map(|member| {
+                let binding = self.bindings.get(members.get(usize::from(member))?)?;
+                Some(self.endpoints.get(&binding.endpoint)?.socket)
+            })
+            .collect()
     }
 
     /// Bindings that a published member list names.

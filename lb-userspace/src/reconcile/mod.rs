@@ -119,7 +119,9 @@ impl Reconciler {
         epoch: u32,
         clock: &dyn Fn() -> Duration,
     ) -> Outcome {
-        let state = desired(inputs, &self.ids, &mut self.cache);
+        let applied = &self.applied;
+        let last = |choice| applied.owners(choice);
+        let state = desired(inputs, &self.ids, &last, &mut self.cache);
         let Plan { ops, retry_at, problems } =
             diff::plan(&state, &self.applied, Moment { now: clock(), epoch });
         self.desired = Some(state);

@@ -1,5 +1,7 @@
 //! The time of a replay: that of the capture, never backwards.
 
+use std::time::Duration;
+
 use lb_common::clock::{EPOCH_SECONDS, EPOCHS};
 
 /// Epochs that may pass between two sweeps: an entry that lived at the first is not yet taken for
@@ -11,6 +13,8 @@ const LONGEST_PAUSE: u64 = (EPOCHS / 2) as u64;
 pub(super) struct Clock {
     first: Option<u64>,
     seconds: u64,
+    /// Nanoseconds since the first packet.
+    elapsed: u64,
 }
 
 /// What a packet's time stamp does.
@@ -26,9 +30,15 @@ pub(super) enum Tick {
 }
 
 impl Clock {
+    /// Since the first packet.
+    pub(super) const fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.elapsed)
+    }
+
     /// Moves on to a time stamp in nanoseconds since 1970.
     pub(super) fn advance(&mut self, time: u64) -> Tick {
         let first = *self.first.get_or_insert(time);
+        self.elapsed = self.elapsed.max(time.saturating_sub(first));
         let second = time.saturating_sub(first) / 1_000_000_000;
         if second <= self.seconds {
             return Tick::Still;

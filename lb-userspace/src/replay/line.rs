@@ -6,6 +6,7 @@ use lb_common::verdict::{Decision, Exit, Key, Kind, Verdict};
 use serde::Serialize;
 
 use super::{message, names::Names};
+use crate::slow::Fate;
 
 /// One line of `replay --json`, in the order of its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -74,6 +75,25 @@ impl<'a> Line<'a> {
             backend: None,
             address: None,
             out: Exit::Pass.label(),
+        }
+    }
+
+    /// Takes in what the slow path made of the packet.
+    pub(super) fn settle(&mut self, fate: Fate) {
+        match fate {
+            Fate::Answered => {
+                self.verdict = Kind::Answer.label();
+                self.out = Exit::Tx.label();
+            }
+            Fate::Forwarded => {
+                self.verdict = Kind::Forward.label();
+                self.out = Exit::Tx.label();
+            }
+            Fate::Dropped(reason) => {
+                self.verdict = Kind::Drop.label();
+                self.reason = reason;
+            }
+            Fate::Held | Fate::Seen => {}
         }
     }
 

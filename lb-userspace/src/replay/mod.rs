@@ -51,6 +51,10 @@ use crate::{
         testrun::{Action, LONGEST, SHORTEST},
     },
     reconcile::{Reconciler, applied::Applied},
+    slow::{
+        self, Consumers, Fate, Kind,
+        answer::{Answerer, RetryAfter},
+    },
     state::{
         AdminStates, Standing,
         desired::{Inputs, NetworkView},
@@ -85,15 +89,17 @@ pub struct Replay {
     packets: u64,
     /// The packet as it is given to the program, and as it came out.
     frame: Vec<u8>,
-    frame_out: Vec<u8>,
+    leaves: Vec<Vec<u8>>,
+    /// What deals with packets that the program hands over.
+    consumers: Consumers,
 }
 
 /// What became of a packet.
 #[derive(Debug)]
 pub struct Replayed<'a> {
     pub line: Line<'a>,
-    /// The frame that leaves, if one does.
-    pub leaves: Option<&'a [u8]>,
+    /// The frames that leave: the packet itself, or what the slow path makes of it.
+    pub leaves: &'a [Vec<u8>],
 }
 
 impl Replay {
@@ -127,7 +133,11 @@ impl Replay {
             lifetime,
             packets: 0,
             frame: Vec::new(),
-            frame_out: Vec::new(),
+            leaves: Vec::new(),
+            consumers: Consumers::default().on(
+                Kind::NoBackend,
+                Answerer::new(RetryAfter::new(config), assumptions.key).unlimited(),
+            ),
         })
     }
 
@@ -138,9 +148,10 @@ impl Replay {
     /// If the kernel refuses the run, or the program fails.
     pub fn packet(&mut self, packet: &Packet) -> Result<Replayed<'_>> {
         self.packets += 1;
+        self.leaves.clear();
         self.advance(packet.time)?;
         if let Err(why) = self.frame(packet) {
-            return Ok(Replayed { line: Line::unfit(self.packets, why), leaves: None });
+            return Ok(Replayed { line: Line::unfit(self.packets, why), leaves: &[] });
         }
         let result = self.program.run(&self.frame, Some(self.ifindex))?;
         let exit = match result.action {
@@ -152,11 +163,29 @@ impl Replay {
                 bail!("the XDP program failed on packet {}: {:?}", self.packets, result.action)
             }
         };
-        self.frame_out = result.frame_out;
-        let line = Line::decided(self.packets, &result.decision, exit, &self.frame, &self.names)
-            .with_context(|| format!("packet {}: an unknown decision", self.packets))?;
-        let leaves = matches!(exit, Exit::Tx | Exit::Redirect);
-        Ok(Replayed { line, leaves: leaves.then_some(&self.frame_out) })
+        if matches!(exit, Exit::Tx | Exit::Redirect) {
+            self.leaves.push(result.frame_out);
+        }
+        let fate = self.drain();
+        let mut line =
+            Line::decided(self.packets, &result.decision, exit, &self.frame, &self.names)
+                .with_context(|| format!("packet {}: an unknown decision", self.packets))?;
+        if let Some(fate) = fate {
+            line.settle(fate);
+        }
+        Ok(Replayed { line, leaves: &self.leaves })
+    }
+
+    /// Lets the slow path deal with what the program has handed over.
+    fn drain(&mut self) -> Option<Fate> {
+        let (mut fate, mut actions) = (None, Vec::new());
+        let (now, consumers) = (self.clock.elapsed(), &mut self.consumers);
+        consumers.tick(now, &mut actions);
+        self.program.drain(|packet| fate = Some(consumers.take(packet, now, &mut actions)));
+        for slow::Action::Send(packet) in actions {
+            self.leaves.push(self.neighbours.leaving(&packet));
+        }
+        fate
     }
 
     /// The names, for those who show lines.

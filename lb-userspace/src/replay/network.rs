@@ -41,12 +41,23 @@ impl Neighbours {
     /// Puts an Ethernet header in front of a network packet: from the neighbour that would send it,
     /// to this host.
     pub(super) fn frame(&self, ethertype: u16, packet: &[u8], frame: &mut Vec<u8>) {
-        let source = sender(ethertype, packet).and_then(|addr| self.backends.get(&addr));
+        let at = if ethertype == IPV4 { 12 } else { 8 };
+        let source = address(ethertype, packet, at).and_then(|addr| self.backends.get(&addr));
         frame.clear();
         frame.extend_from_slice(&OURS);
         frame.extend_from_slice(source.unwrap_or(&ROUTER));
         frame.extend_from_slice(&ethertype.to_be_bytes());
         frame.extend_from_slice(packet);
+    }
+
+    /// The frame of a network packet that leaves, to the neighbour that leads to its destination.
+    #[must_use]
+    pub(super) fn leaving(&self, packet: &[u8]) -> Vec<u8> {
+        let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        let (ethertype, at) = if is_v6 { (IPV6, 24) } else { (IPV4, 16) };
+        let to = address(ethertype, packet, at).and_then(|addr| self.backends.get(&addr));
+        let to = to.unwrap_or(&ROUTER);
+        [to.as_slice(), &OURS, &ethertype.to_be_bytes(), packet].concat()
     }
 
     /// What the program is told of this network. With `on_link`, backends and this host share one
@@ -81,11 +92,11 @@ impl Neighbours {
     }
 }
 
-/// The source address of an IP packet.
-fn sender(ethertype: u16, packet: &[u8]) -> Option<Addr> {
+/// The address that stands at an offset of an IP packet.
+fn address(ethertype: u16, packet: &[u8], at: usize) -> Option<Addr> {
     match ethertype {
-        IPV4 => packet.get(12..)?.first_chunk().copied().map(Addr::v4),
-        IPV6 => packet.get(8..)?.first_chunk().copied().map(Addr::v6),
+        IPV4 => packet.get(at..)?.first_chunk().copied().map(Addr::v4),
+        IPV6 => packet.get(at..)?.first_chunk().copied().map(Addr::v6),
         _ => None,
     }
 }
@@ -111,6 +122,11 @@ mod tests {
             assert_eq!(frame[..6], view.interfaces[0].macs[0]);
             assert_eq!(frame[6..12], path.next_hop.dst_mac);
             assert_eq!(frame[12..14], [8, 0]);
+            assert_eq!(frame[14..], packet);
+            packet[16..20].copy_from_slice(&address.v4_octets());
+            let frame = neighbours.leaving(&packet);
+            assert_eq!(frame[..6], path.next_hop.dst_mac);
+            assert_eq!(frame[6..12], view.interfaces[0].macs[0]);
             assert_eq!(frame[14..], packet);
         }
         neighbours.frame(IPV4, &[0x45; 20], &mut frame);

@@ -21,6 +21,7 @@
 //! 4. Put it into [`Consumers`] with [`Consumers::on`], in `cli/run.rs` and, if replay should have
 //!    it, in `replay/mod.rs`.
 
+pub mod answer;
 pub mod queue;
 pub mod rings;
 pub mod send;

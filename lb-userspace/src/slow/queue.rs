@@ -74,15 +74,19 @@ struct Queued {
 /// # Errors
 ///
 /// If the runtime cannot wait for a ring.
-pub fn start(rings: Vec<Ring>, consumers: Consumers, sender: Sender) -> Result<Arc<Counts>> {
-    let counts = Arc::new(Counts::default());
+pub fn start(
+    rings: Vec<Ring>,
+    consumers: Consumers,
+    sender: Sender,
+    counts: &Arc<Counts>,
+) -> Result<()> {
     let (queue, waiting) = mpsc::channel(QUEUE);
     for ring in rings {
         let ring = watch(ring).context("cannot wait for packets of the XDP program")?;
-        tokio::spawn(read(ring, queue.clone(), Arc::clone(&counts)));
+        tokio::spawn(read(ring, queue.clone(), Arc::clone(counts)));
     }
-    tokio::spawn(serve(waiting, consumers, sender, Arc::clone(&counts)));
-    Ok(counts)
+    tokio::spawn(serve(waiting, consumers, sender, Arc::clone(counts)));
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "tokio cannot know who owns a file descriptor")]

@@ -11,7 +11,7 @@ use lb_common::{
     backend::{Binding, Endpoint, IngressPath, NextHop, ROUTES, Route, endpoint, spoof},
     hash::HashKey,
     maps::{HOST_ADDRESSES, PortSet, Settings},
-    service::{Interface, Listener, Name, balance, failover, keepalive, malformed},
+    service::{Interface, Listener, Name, all_down, balance, failover, keepalive, malformed},
     table::{MEMBERS, MemberOrder, Members},
 };
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::model::{
-        Backend, Balance, Config, InDialogFailover, Initial, Keepalive, Malformed, Service,
+        AllDown, Backend, Balance, Config, InDialogFailover, Initial, Keepalive, Malformed, Service,
     },
     maps::Orders,
 };
@@ -104,6 +104,8 @@ pub struct ServiceState {
     pub id: u16,
     /// The tier in use; `None` if no backend is usable.
     pub active_priority: Option<u16>,
+    /// No backend is usable, and new dialogs go where the last table sent them.
+    pub keeps_last: bool,
     pub table_digest: u64,
     /// By name.
     pub backends: Vec<BackendState>,
@@ -148,10 +150,16 @@ pub fn shares(desired: &DesiredState, service: &str) -> BTreeMap<String, f64> {
         .unwrap_or_default()
 }
 
-/// The desired state. `ids` must have admitted the configuration.
+/// The desired state. `ids` must have admitted the configuration; `last` tells which endpoints own
+/// slots of the table that a choice publishes now.
 #[must_use]
-pub fn desired(inputs: &Inputs<'_>, ids: &Ids, cache: &mut TableCache) -> DesiredState {
-    let mut state = Builder::new(inputs, ids);
+pub fn desired(
+    inputs: &Inputs<'_>,
+    ids: &Ids,
+    last: &dyn Fn(u16) -> BTreeSet<Socket>,
+    cache: &mut TableCache,
+) -> DesiredState {
+    let mut state = Builder::new(inputs, ids, last);
     state.bindings();
     for service in &inputs.config.services {
         state.service(service, cache);
@@ -166,6 +174,7 @@ pub fn desired(inputs: &Inputs<'_>, ids: &Ids, cache: &mut TableCache) -> Desire
 struct Builder<'a> {
     inputs: &'a Inputs<'a>,
     ids: &'a Ids,
+    last: &'a dyn Fn(u16) -> BTreeSet<Socket>,
     out: DesiredState,
     /// By endpoint id: the binding to its first listener in file order.
     primary: BTreeMap<u16, u16>,
@@ -174,7 +183,11 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(inputs: &'a Inputs<'a>, ids: &'a Ids) -> Self {
+    fn new(
+        inputs: &'a Inputs<'a>,
+        ids: &'a Ids,
+        last: &'a dyn Fn(u16) -> BTreeSet<Socket>,
+    ) -> Self {
         let out = DesiredState {
             settings: Settings {
                 key: inputs.key,
@@ -197,7 +210,7 @@ impl<'a> Builder<'a> {
             services: BTreeMap::new(),
             notices: Vec::new(),
         };
-        Self { inputs, ids, out, primary: BTreeMap::new(), up: BTreeMap::new() }
+        Self { inputs, ids, last, out, primary: BTreeMap::new(), up: BTreeMap::new() }
     }
 
     /// All bindings, retired ones included.
@@ -234,19 +247,25 @@ impl<'a> Builder<'a> {
             service.backends.iter().map(|backend| self.backend(service, backend)).collect();
         backends.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let suspected = self.inputs.suspected.contains(&service.name);
+        let is_usable = |backend: &BackendState| {
+            is_up(backend.standing, suspected)
+                && !backend.standing.busy
+                && backend.admin == Admin::Ready
+        };
+        let nobody = !backends.iter().any(is_usable);
+        let kept = if nobody { self.kept(id, service, &backends) } else { BTreeSet::new() };
         let members = backends.iter().map(|backend| SetMember {
             name: backend.name.clone(),
             priority: backend.priority,
             weight: backend.weight,
-            usable: is_up(backend.standing, suspected)
-                && !backend.standing.busy
-                && backend.admin == Admin::Ready,
+            usable: is_usable(backend) || kept.contains(&backend.endpoint),
         });
         let set = SetTable::new(members.collect(), cache);
         for backend in &mut backends {
             backend.slots = set.slots(&backend.name);
             if let Some(endpoint) = self.ids.endpoint(&backend.endpoint) {
-                *self.up.entry(endpoint).or_default() |= is_up(backend.standing, suspected);
+                *self.up.entry(endpoint).or_default() |=
+                    is_up(backend.standing, suspected) || kept.contains(&backend.endpoint);
             }
         }
         for &vip in &service.listen {
@@ -254,11 +273,28 @@ impl<'a> Builder<'a> {
         }
         let state = ServiceState {
             id,
-            active_priority: set.active_priority,
+            active_priority: set.active_priority.filter(|_tier| !nobody),
+            keeps_last: !kept.is_empty(),
             table_digest: set.table.digest(),
             backends,
         };
         self.out.services.insert(service.name.clone(), state);
+    }
+
+    /// `all_down: keep-last`: the backends among which the last table shared out, but for those that
+    /// the operator has taken out since.
+    fn kept(&self, id: u16, service: &Service, backends: &[BackendState]) -> BTreeSet<Socket> {
+        if service.all_down != AllDown::KeepLast {
+            return BTreeSet::new();
+        }
+        // All listeners of a service share out alike.
+        let choice = service.listen.first().and_then(|&vip| {
+            let listener = self.ids.listener(id, socket(vip, service.transport))?;
+            self.ids.choice(listener, OWN_SET)
+        });
+        let last = choice.map(|choice| (self.last)(choice)).unwrap_or_default();
+        let ready = backends.iter().filter(|backend| backend.admin == Admin::Ready);
+        ready.map(|backend| backend.endpoint).filter(|endpoint| last.contains(endpoint)).collect()
     }
 
     fn backend(&self, service: &Service, backend: &Backend) -> BackendState {
@@ -320,6 +356,10 @@ impl<'a> Builder<'a> {
             Malformed::Forward => malformed::FORWARD,
             Malformed::Drop => malformed::DROP,
         };
+        let all_down = match config.all_down {
+            AllDown::Reject | AllDown::KeepLast => all_down::REJECT,
+            AllDown::Drop => all_down::DROP,
+        };
         let record = Listener {
             socket: vip,
             service,
@@ -328,6 +368,7 @@ impl<'a> Builder<'a> {
             failover,
             keepalive,
             malformed,
+            all_down,
             ..Listener::default()
         };
         self.out.listeners.insert(id, record);

@@ -135,6 +135,8 @@ fn the_backend_of_a_call_id_is_the_one_whose_slot_it_has() {
         in_dialog_failover: crate::config::model::InDialogFailover::Rehash,
         keepalive: crate::config::model::Keepalive::Absorb,
         malformed: crate::config::model::Malformed::Forward,
+        all_down: crate::config::model::AllDown::Reject,
+        retry_after: std::time::Duration::from_secs(120),
         spoof_check: crate::config::model::SpoofCheck::Strict,
         backends: backends(&[("b", 10, 1), ("a", 10, 3), ("c", 20, 1)]),
         panic: crate::config::model::PanicMode::Keep,

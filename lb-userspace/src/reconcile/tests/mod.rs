@@ -3,6 +3,7 @@
 
 mod crashes;
 mod golden;
+mod keep_last;
 mod limits;
 mod properties;
 mod scenario;

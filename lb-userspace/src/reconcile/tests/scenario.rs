@@ -17,8 +17,8 @@ use lb_common::{
 use super::watched::{Clock, Watched};
 use crate::{
     config::model::{
-        Backend, Balance, Config, ControllerLost, Dialogs, Forward, InDialogFailover, Keepalive,
-        Limits, Malformed, PanicMode, Service, SpoofCheck, Transport, XdpMode,
+        AllDown, Backend, Balance, Config, ControllerLost, Dialogs, Forward, InDialogFailover,
+        Keepalive, Limits, Malformed, PanicMode, Service, SpoofCheck, Transport, XdpMode,
     },
     maps::{
         LbMaps,
@@ -146,6 +146,8 @@ pub(super) fn service(name: &str, vips: &[&str], backends: &[(&str, &str, u16, u
         in_dialog_failover: InDialogFailover::Rehash,
         keepalive: Keepalive::Absorb,
         malformed: Malformed::Forward,
+        all_down: AllDown::Reject,
+        retry_after: Duration::from_secs(120),
         spoof_check: SpoofCheck::Strict,
         backends: backends.iter().map(|b| backend(*b)).collect(),
         panic: PanicMode::Keep,
