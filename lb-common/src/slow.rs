@@ -48,8 +48,6 @@ kinds! {
     Capture = "capture", 20_000;
     /// A decision that `trace` wants to see.
     Trace = "trace", 20_000;
-    /// An ICMP error about a packet to a backend.
-    IcmpError = "icmp-error", 50;
 }
 
 /// Kinds of packets.
