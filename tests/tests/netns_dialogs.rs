@@ -153,16 +153,21 @@ fn begun_by_servers(family: Family) {
         }
     }
     // Each Call-ID bears the address of the server that made it up.
-    let mut seen = 0;
-    for (n, wire) in (0..).zip(&wires) {
+    let heard = |n: u8| -> Vec<Heard> {
+        let heard = wires[usize::from(n)].heard().into_iter();
+        heard.filter(|message| message.source == address).collect()
+    };
+    // An answer to OPTIONS; two to NOTIFY and a SUBSCRIBE. The wires are read a little later.
+    wait_for("what the phones sent", SOON, || {
+        Ok((heard(0).len() + heard(1).len() >= 2 * 4 * EACH as usize).then_some(()))
+    })
+    .unwrap();
+    for n in [0, 1] {
         let own = site.backend_address(n).ip().to_string();
-        for message in wire.heard().iter().filter(|m| m.source == address) {
+        for message in heard(n) {
             assert!(message.call_id.ends_with(&own), "at {own}: {message:?}");
-            seen += 1;
         }
     }
-    // An answer to OPTIONS; two to NOTIFY and a SUBSCRIBE.
-    assert!(seen >= 2 * 4 * EACH, "{seen}");
     let series = "sip_lb_dialog_entries{state=\"confirmed-invite\"}";
     assert!(metric(&site, series).unwrap() < 0.5, "pings are no calls");
 }
@@ -258,13 +263,13 @@ fn a_backend_that_hung_and_wakes_up_moves_no_call() {
     };
 
     // Calls that say nothing while the second backend hangs.
-    let silent = place(5070, 30, 12);
+    let silent = place(5070, 30, 20);
     setups(&silent, 30).unwrap();
     let quiet = arrived(1, &|m| !m.outgoing);
     assert!(quiet.len() > 2, "{quiet:?}");
 
     servers[1].process().freeze().unwrap();
-    let placed = place(5060, 60, 9);
+    let placed = place(5060, 60, 12);
     balancer.wait_for("gw2", "health", &"down".into(), SOON).unwrap();
     setups(&placed, 60).unwrap();
     let moved: BTreeSet<_> = arrived(1, &|m| !m.outgoing && m.is_request("INVITE"))

@@ -124,3 +124,34 @@ fn neighbours_that_vanish_in_both_directions_lose_no_call() {
     assert_eq!(stage.settled().losses(), Losses::default());
     assert!(kernel > 0.0, "no flush was ever noticed");
 }
+
+#[test]
+fn backends_that_fall_silent_one_after_another_lose_no_call_to_the_last_of_them() {
+    let mut stage = Stage::set(Plan { backends: 3, ..Plan::default() }, |_site, settings| {
+        // So that they are found silent up to 2 s apart.
+        settings.health =
+            "interval: 2s, fast_interval: 100ms, timeout: 300ms, rise: 2, fall: 3".into();
+    })
+    .expect("the stage is set");
+    let calls = Calls { rate: 50, hold: Duration::from_secs(1), ..Calls::default() };
+    let mut uac = stage.call(&calls).expect("calls");
+    stage.await_invites(100, SOON).unwrap();
+    // As if the path to all of them were cut.
+    for server in &mut stage.servers {
+        server.process().freeze().unwrap();
+    }
+    for name in ["gw1", "gw2", "gw3"] {
+        stage.balancer.wait_for(name, "health", &"down".into(), SOON).unwrap();
+    }
+    stage.await_invites(50, SOON).unwrap();
+    let moved = stage.metric("sip_lb_events_total{event=\"dialog-moved\"}").unwrap();
+    let places = stage.wires().places();
+    let torn = places.values().filter(|backends| backends.len() > 1).count();
+    for server in &mut stage.servers {
+        server.process().thaw().unwrap();
+    }
+    let outcome = uac.stop(LONG).unwrap();
+    println!("{moved} dialogs moved, {torn} of {} calls torn; {outcome:?}", places.len());
+    assert_eq!(torn, 0);
+    assert!(moved < 0.5, "{moved}");
+}

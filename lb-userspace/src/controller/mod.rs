@@ -307,10 +307,29 @@ impl Controller {
         if let Some(transition) = &transition {
             report::log_transition(event.endpoint, transition);
         }
+        if !judgement.is_alive() && health.consecutive_bad() == 1 {
+            self.call_the_roll(event.endpoint);
+        }
         // An answer that changes nothing can still end a suspicion.
         let matters = transition.is_some() || (judgement.is_alive() && !self.suspected.is_empty());
         let suspected = matters && self.suspect();
         transition.is_some() || suspected
+    }
+
+    /// An endpoint begins to fail: probes those beside it now, lest it is the path that fails.
+    fn call_the_roll(&self, failing: SocketAddr) {
+        for service in &self.source.config.services {
+            if service.panic == PanicMode::Obey
+                || service.backends.iter().all(|backend| backend.address != failing)
+            {
+                continue;
+            }
+            for backend in service.backends.iter().filter(|b| b.address != failing) {
+                if let Err(cause) = self.prober.probe_now(backend.address) {
+                    error!("cannot probe {}: {cause}", backend.address);
+                }
+            }
+        }
     }
 
     /// The health settings of an endpoint, configured or retired.
@@ -362,8 +381,8 @@ impl Controller {
                 if !before.contains(&service.name) {
                     warn!(
                         service = service.name,
-                        "all backends stopped answering at once; suspecting the path to them and \
-                         keeping the last table for {} s",
+                        "no backend answers any more; suspecting the path to them and keeping \
+                         the last table for at most {} s",
                         probe::panic::SUSPICION.as_secs()
                     );
                 }

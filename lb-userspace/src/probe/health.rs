@@ -204,6 +204,9 @@ pub struct Health {
     /// Successes since the last failure, and failures since the last success.
     good: u32,
     bad: u32,
+    /// When the first of the `bad` ended, and the latest success.
+    failing_since: Option<Instant>,
+    answered: Option<Instant>,
     busy: Option<Busy>,
     /// A port-unreachable is among the `bad`.
     refused: bool,
@@ -233,6 +236,8 @@ impl Health {
             last_reason: reason,
             good: 0,
             bad: 0,
+            failing_since: None,
+            answered: None,
             busy: None,
             refused: false,
             first_failure_decides,
@@ -278,6 +283,18 @@ impl Health {
     #[must_use]
     pub fn consecutive_bad(&self) -> u32 {
         self.bad
+    }
+
+    /// When the first of the consecutive failures ended; `None` after a success.
+    #[must_use]
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.failing_since
+    }
+
+    /// When the latest success came.
+    #[must_use]
+    pub fn answered(&self) -> Option<Instant> {
+        self.answered
     }
 
     /// Whether the endpoint's host itself said, since the last success, that nothing listens there.
@@ -356,6 +373,8 @@ impl Health {
         self.first_failure_decides = false;
         self.refused = false;
         self.bad = 0;
+        self.failing_since = None;
+        self.answered = Some(now);
         self.good = self.good.saturating_add(1);
         match self.state {
             // The presumption has become knowledge; the state lasts since it began.
@@ -370,6 +389,7 @@ impl Health {
         let needed = if self.first_failure_decides { 1 } else { fall };
         self.good = 0;
         self.bad = self.bad.saturating_add(1);
+        self.failing_since.get_or_insert(now);
         self.refused |= reason == Reason::PortUnreachable;
         match self.state {
             State::Unknown | State::Up if self.bad >= needed => self.enter(State::Down, now),

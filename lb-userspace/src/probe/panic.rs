@@ -5,6 +5,11 @@
 //! is kept for [`SUSPICION`]; then the finding is obeyed. No suspicion if a backend's host itself
 //! reported the port closed, or if any probe succeeds meanwhile: then the path works.
 //!
+//! They do not go down at the same instant. So the first that does is not obeyed before another one
+//! has answered since it began to fail, for at most an interval: else the table would shrink, and
+//! calls would move, before all of them are down. The controller asks the others at the first
+//! failure, so that a backend that dies alone is obeyed without delay.
+//!
 //! Pure, one tracker for each service with `panic: keep`.
 
 use std::{
@@ -27,6 +32,10 @@ pub struct PanicMember {
     pub refused: bool,
     /// The last probe succeeded, though `rise` is not reached yet.
     pub answering: bool,
+    /// [`Health::failing_since`].
+    pub failing_since: Option<Instant>,
+    /// [`Health::answered`].
+    pub answered: Option<Instant>,
 }
 
 impl PanicMember {
@@ -38,6 +47,8 @@ impl PanicMember {
             since: health.since(),
             refused: health.refused(),
             answering: health.consecutive_good() > 0,
+            failing_since: health.failing_since(),
+            answered: health.answered(),
         }
     }
 }
@@ -49,9 +60,13 @@ pub struct PanicTracker {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
-    /// Not everything is down.
+    /// Nothing is down.
     #[default]
     Calm,
+    /// Something went down and nothing has answered since; the table is kept until then.
+    Doubtful(Instant),
+    /// Something is down, and that is believed.
+    Obeying,
     /// Everything went down at once; the last table is kept until then.
     Suspicious(Instant),
     /// Everything is down and that is believed, until something is up again.
@@ -70,11 +85,11 @@ impl PanicTracker {
         let known = || backends.iter().filter(|b| b.state != State::Unknown);
         let path_works = known().any(|b| b.refused || b.answering);
         self.phase = match (known().all(|b| b.state == State::Down), self.phase) {
-            (false, _) => Phase::Calm,
+            (false, phase) => some_down(phase, now, interval, backends),
             (true, Phase::Convinced) => Phase::Convinced,
             (true, Phase::Suspicious(until)) if now < until && !path_works => self.phase,
             (true, Phase::Suspicious(_)) => Phase::Convinced,
-            (true, Phase::Calm) => {
+            (true, Phase::Calm | Phase::Doubtful(_) | Phase::Obeying) => {
                 let first = known().map(|b| b.since).min();
                 let last = known().map(|b| b.since).max();
                 match (first, last) {
@@ -93,8 +108,8 @@ impl PanicTracker {
             }
         };
         match self.phase {
-            Phase::Suspicious(_) => true,
-            Phase::Calm | Phase::Convinced => false,
+            Phase::Doubtful(_) | Phase::Suspicious(_) => true,
+            Phase::Calm | Phase::Obeying | Phase::Convinced => false,
         }
     }
 
@@ -102,9 +117,33 @@ impl PanicTracker {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Suspicious(until) => Some(until),
-            Phase::Calm | Phase::Convinced => None,
+            Phase::Doubtful(until) | Phase::Suspicious(until) => Some(until),
+            Phase::Calm | Phase::Obeying | Phase::Convinced => None,
         }
+    }
+}
+
+/// The phase while some backends are up.
+fn some_down(phase: Phase, now: Instant, interval: Duration, backends: &[PanicMember]) -> Phase {
+    let down = || backends.iter().filter(|b| b.state == State::Down);
+    let Some(last) = down().map(|b| b.since).max() else { return Phase::Calm };
+    let failing = down().map(|b| b.failing_since).min().flatten();
+    let is_silent = failing.is_some_and(|failing| {
+        backends.iter().all(|b| b.answered.is_none_or(|answered| answered < failing))
+    });
+    let until = last + interval;
+    match phase {
+        // Once obeyed, a table does not come back before something else does.
+        Phase::Calm | Phase::Doubtful(_)
+            if is_silent && now < until && !down().any(|b| b.refused) =>
+        {
+            Phase::Doubtful(until)
+        }
+        Phase::Calm
+        | Phase::Doubtful(_)
+        | Phase::Obeying
+        | Phase::Suspicious(_)
+        | Phase::Convinced => Phase::Obeying,
     }
 }
 

@@ -22,6 +22,8 @@ impl Scene {
                 since: zero + Duration::from_millis(at.unwrap_or(0) * 100),
                 refused: false,
                 answering: false,
+                failing_since: at.map(|at| zero + Duration::from_millis(at * 100)),
+                answered: None,
             })
             .collect();
         Self { zero, members, tracker: PanicTracker::default() }
@@ -116,4 +118,62 @@ fn an_outage_found_too_late_is_obeyed_at_once() {
     // A restarted controller adopts backends that are down for long.
     let mut scene = Scene::new(&[Some(0), Some(1)]);
     assert!(!scene.keeps_at(40 * SECOND));
+}
+
+/// Three backends of which the first goes down at once.
+fn first_of_three() -> Scene {
+    let mut scene = Scene::new(&[Some(0), None, None]);
+    for member in &mut scene.members[1..] {
+        member.answered = scene.zero.checked_sub(SECOND);
+    }
+    scene
+}
+
+#[test]
+fn the_first_of_all_is_not_obeyed_before_another_one_answers() {
+    let mut scene = first_of_three();
+    assert!(scene.keeps_at(Duration::ZERO));
+    assert_eq!(scene.tracker.deadline(), Some(scene.zero + INTERVAL));
+    // The others follow: the table was kept all along.
+    for n in [1, 2] {
+        let member = &mut scene.members[n];
+        member.state = State::Down;
+        member.since = scene.zero + SECOND;
+        member.failing_since = Some(member.since);
+        assert!(scene.keeps_at(SECOND), "{n}");
+    }
+    assert_eq!(scene.tracker.deadline(), Some(scene.zero + 31 * SECOND));
+}
+
+#[test]
+fn a_backend_that_dies_alone_is_obeyed_as_soon_as_another_one_answers() {
+    let mut scene = first_of_three();
+    assert!(scene.keeps_at(Duration::ZERO));
+    scene.members[1].answered = Some(scene.zero);
+    assert!(!scene.keeps_at(SECOND / 10));
+    assert_eq!(scene.tracker.deadline(), None);
+    // What was obeyed is not taken back, though nothing answers afterwards.
+    scene.members[1].answered = None;
+    assert!(!scene.keeps_at(SECOND / 5));
+
+    // If the answer is there when it goes down, at once.
+    let mut scene = first_of_three();
+    scene.members[2].answered = Some(scene.zero);
+    assert!(!scene.keeps_at(Duration::ZERO));
+}
+
+#[test]
+fn doubt_ends_after_an_interval_or_by_a_refused_port() {
+    let mut scene = first_of_three();
+    assert!(scene.keeps_at(Duration::from_millis(1_999)));
+    assert!(!scene.keeps_at(INTERVAL));
+
+    let mut scene = first_of_three();
+    scene.members[0].refused = true;
+    assert!(!scene.keeps_at(Duration::ZERO));
+
+    // Down since before this controller was there.
+    let mut scene = first_of_three();
+    scene.members[0].failing_since = None;
+    assert!(!scene.keeps_at(Duration::ZERO));
 }
