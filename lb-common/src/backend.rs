@@ -98,8 +98,12 @@ pub struct Binding {
     /// 1 = no longer configured: no slots, but forwarded to and known as a source until no dialog
     /// holds it.
     pub retired: u8,
+    /// Choice of the set that takes over its dialogs when it is down: the service's own if it is a
+    /// member of that, else the one of the first rule that names it. 0 = the service's own.
+    pub home: u16,
+    pub pad: [u8; 6],
 }
-const _: () = assert!(size_of::<Binding>() == 8);
+const _: () = assert!(size_of::<Binding>() == 16);
 
 /// Values of [`Binding::admin`] (HAProxy's words) under [`WORD`](admin::WORD).
 pub mod admin {

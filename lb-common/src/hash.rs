@@ -97,6 +97,17 @@ pub const fn source(key: HashKey, source: &crate::addr::Socket) -> u64 {
     hash.finish(source.tail() as u64, 20)
 }
 
+/// What `balance: source-ip` goes by: the client's address without its port.
+#[inline(always)]
+#[must_use]
+pub const fn source_address(key: HashKey, source: &crate::addr::Addr) -> u64 {
+    let mut hash = SipHash::new(HashKey { k0: !key.k0, k1: key.k1 });
+    let [high, low] = source.words();
+    hash.word(high);
+    hash.word(low);
+    hash.finish(0, 16)
+}
+
 /// The slot of a hash: bits 48–63.
 #[inline(always)]
 #[must_use]

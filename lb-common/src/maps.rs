@@ -8,7 +8,7 @@ use crate::{
     index::{self, Slot},
     service::{Interface, Listener, Name},
     slow::{Desk, Record},
-    stats::BindingStats,
+    stats::{BindingStats, Load},
     table::{self, MemberOrder},
     verdict::Decision,
 };
@@ -37,6 +37,7 @@ pub mod name {
     pub const LISTENER_INDEX: &str = "LISTENER_INDEX";
     pub const ENDPOINT_INDEX: &str = "ENDPOINT_INDEX";
     pub const HOST_INDEX: &str = "HOST_INDEX";
+    pub const RULE_INDEX: &str = "RULE_INDEX";
     pub const INTERFACES: &str = "INTERFACES";
     pub const LISTENERS: &str = "LISTENERS";
     pub const ENDPOINTS: &str = "ENDPOINTS";
@@ -54,6 +55,9 @@ pub mod name {
     pub const VERDICTS: &str = "VERDICTS";
     pub const EVENTS: &str = "EVENTS";
     pub const BINDING_STATS: &str = "BINDING_STATS";
+    pub const LOADS: &str = "LOADS";
+    pub const TURNS: &str = "TURNS";
+    pub const QUERY: &str = "QUERY";
     pub const DECISION: &str = "DECISION";
     pub const SLOW_PATH: &str = "SLOW_PATH";
     pub const DESK: &str = "DESK";
@@ -67,6 +71,7 @@ pub mod name {
         LISTENER_INDEX,
         ENDPOINT_INDEX,
         HOST_INDEX,
+        RULE_INDEX,
         INTERFACES,
         LISTENERS,
         ENDPOINTS,
@@ -84,6 +89,9 @@ pub mod name {
         VERDICTS,
         EVENTS,
         BINDING_STATS,
+        LOADS,
+        TURNS,
+        QUERY,
         DECISION,
         SLOW_PATH,
         DESK,
@@ -112,6 +120,12 @@ pub type PortSet = [u64; 1024];
 /// Addresses of this host that the program knows; more are reported by the controller.
 pub const HOST_ADDRESSES: u32 = 1024;
 
+/// Methods and names of domain rules that there is room for, for each of `limits.services`; each
+/// counts once for each VIP of its service.
+pub const RULES_PER_SERVICE: u32 = 8;
+/// Sets of such rules, likewise.
+pub const RULE_SETS_PER_SERVICE: u32 = 4;
+
 /// Entries of each map whose size follows from the configuration's `limits` and `dialogs.max`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
@@ -139,26 +153,35 @@ impl Capacities {
     ) -> Self {
         // A service has one listener for each of its VIPs; four on average are provided for.
         let listeners = services * 4;
+        // The same for the sets of method and domain rules.
+        let choices = listeners + services * RULE_SETS_PER_SERVICE;
         let entries = (dialogs * 2).next_power_of_two();
         Self {
             services: services + 1,
             listeners: listeners + 1,
             endpoints: endpoints + 1,
             bindings: bindings + 1,
-            choices: listeners + 1,
-            member_lists: listeners * 2 + 1,
+            choices: choices + 1,
+            member_lists: choices * 2 + 1,
             tables: tables * 2 + 1,
             dialog_lines: entries / dialog::WAYS as u32,
         }
     }
 
+    /// Entries of the index of rules.
+    #[must_use]
+    pub const fn rules(&self) -> u32 {
+        (self.services - 1) * RULES_PER_SERVICE
+    }
+
     /// `(map, entries)` for every map whose size depends on the configuration.
     #[must_use]
-    pub const fn entries(&self) -> [(&'static str, u32); 15] {
+    pub const fn entries(&self) -> [(&'static str, u32); 18] {
         [
             (name::LISTENER_INDEX, index::slots(self.listeners)),
             (name::ENDPOINT_INDEX, index::slots(self.endpoints)),
             (name::HOST_INDEX, index::slots(HOST_ADDRESSES)),
+            (name::RULE_INDEX, index::slots(self.rules())),
             (name::LISTENERS, self.listeners),
             (name::ENDPOINTS, self.endpoints),
             (name::BINDINGS, self.bindings),
@@ -171,6 +194,8 @@ impl Capacities {
             (name::SERVICE_NAMES, self.services),
             (name::SET_NAMES, self.choices),
             (name::BACKEND_NAMES, self.bindings),
+            (name::LOADS, self.bindings),
+            (name::TURNS, self.choices),
         ]
     }
 
@@ -179,7 +204,8 @@ impl Capacities {
     pub const fn memory(&self, cpus: u64) -> u64 {
         let slots = index::slots(self.listeners)
             + index::slots(self.endpoints)
-            + index::slots(HOST_ADDRESSES);
+            + index::slots(HOST_ADDRESSES)
+            + index::slots(self.rules());
         slots as u64 * size_of::<Slot>() as u64
             + self.listeners as u64 * size_of::<Listener>() as u64
             + self.endpoints as u64 * size_of::<Endpoint>() as u64
@@ -190,7 +216,10 @@ impl Capacities {
             + (self.tables as u64 + self.services as u64) * table::SLOTS as u64
             + self.services as u64 * size_of::<Name>() as u64
             + self.dialog_lines as u64 * size_of::<dialog::Line>() as u64
-            + self.bindings as u64 * size_of::<BindingStats>() as u64 * cpus
+            + self.bindings as u64
+                * (size_of::<Load>() as u64 + size_of::<BindingStats>() as u64 * cpus)
+            // Values of per-CPU arrays take eight bytes at least.
+            + self.choices as u64 * 8 * cpus
     }
 }
 
@@ -212,6 +241,7 @@ pub const LAYOUT: u64 = {
         size_of::<table::Members>(),
         size_of::<dialog::Line>(),
         size_of::<BindingStats>(),
+        size_of::<Load>(),
         size_of::<Decision>(),
         size_of::<Record>(),
         size_of::<Desk>(),

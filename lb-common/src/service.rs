@@ -20,12 +20,15 @@ pub struct Listener {
     pub malformed: u8,
     /// What a confirmed dialog does when its backend is down; see [`failover`].
     pub failover: u8,
-    /// First entry and number of entries of the method and domain rules; 0 = none.
-    pub first_rule: u16,
-    pub rules: u16,
+    /// Methods with a rule of their own: bit n for the method of number n.
+    pub methods: u32,
+    /// Which kinds of domain rules there are; bits of [`domains`].
+    pub domains: u8,
+    /// What stays with its backend; see [`affinity`].
+    pub affinity: u8,
     /// What happens to requests while no backend is usable; see [`all_down`].
     pub all_down: u8,
-    pub pad: [u8; 31],
+    pub pad: [u8; 29],
 }
 const _: () = assert!(size_of::<Listener>() == 64);
 
@@ -40,6 +43,53 @@ pub mod all_down {
 /// Values of [`Listener::balance`].
 pub mod balance {
     pub const CALL_ID: u8 = 0;
+    /// The client's address, without its port.
+    pub const SOURCE_IP: u8 = 1;
+    /// The user of the Request-URI; of a REGISTER, the user of its To header.
+    pub const REQUEST_USER: u8 = 2;
+    pub const REQUEST_DOMAIN: u8 = 3;
+    pub const FROM_USER: u8 = 4;
+    pub const TO_USER: u8 = 5;
+    pub const ROUND_ROBIN: u8 = 6;
+    pub const LEAST_DIALOGS: u8 = 7;
+}
+
+/// Values of [`Listener::affinity`].
+pub mod affinity {
+    /// Dialogs are remembered.
+    pub const DIALOG: u8 = 0;
+    /// Each message is placed for itself.
+    pub const NONE: u8 = 1;
+}
+
+/// Bits of [`Listener::domains`].
+pub mod domains {
+    /// There are rules for domains by their whole name.
+    pub const EXACT: u8 = 1;
+    /// There are rules for everything below a domain.
+    pub const BELOW: u8 = 2;
+}
+
+/// Rules that choose another set than the service's own. They stand in an index like sockets do:
+/// key → choice.
+pub mod rule {
+    use crate::addr::{Addr, Port, Socket};
+
+    /// Requests of one method; the value is its number.
+    pub const METHOD: u8 = 1;
+    /// Requests whose Request-URI has this domain; the value is its [`crate::sip::DomainHash`].
+    pub const DOMAIN: u8 = 2;
+    /// Requests whose Request-URI has a domain below this one; the value is the hash of this one.
+    pub const BELOW: u8 = 3;
+
+    /// The key of a rule of `listener`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(listener: u16, kind: u8, value: u64) -> Socket {
+        let v = value.to_ne_bytes();
+        let addr = [v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], 0, 0, 0, 0, 0, 0, 0, 0];
+        Socket::new(Addr::v6(addr), Port::new(listener), kind)
+    }
 }
 
 /// Values of [`Listener::failover`].

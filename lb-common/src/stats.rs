@@ -1,4 +1,4 @@
-//! Counters, one copy per CPU.
+//! Counters; one copy per CPU but for [`Load`].
 
 /// Traffic of one binding.
 #[repr(C)]
@@ -19,6 +19,35 @@ pub struct BindingStats {
     pub responses: [u64; 6],
 }
 const _: () = assert!(size_of::<BindingStats>() == 96);
+
+/// Live dialogs of one binding, shared by all CPUs, as `balance: least-dialogs` counts them.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Load {
+    /// Dialogs begun less dialogs ended; only the datapath adds to it, and it wraps around.
+    pub changes: u64,
+    /// What to add for the number of live ones; only the controller writes it, after each sweep.
+    pub base: u64,
+}
+const _: () = assert!(size_of::<Load>() == 16);
+
+impl Load {
+    /// The number of live dialogs.
+    #[inline(always)]
+    #[must_use]
+    pub const fn dialogs(self) -> u64 {
+        let sum = self.changes.wrapping_add(self.base);
+        // Below zero: more ended since the sweep than it found.
+        if sum >> 63 == 0 { sum } else { 0 }
+    }
+
+    /// The base that makes it `live` for as long as nothing changes.
+    #[must_use]
+    pub const fn base(live: u64, changes: u64) -> u64 {
+        live.wrapping_sub(changes)
+    }
+}
 
 macro_rules! events {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {

@@ -81,6 +81,31 @@ pub fn fill(contenders: &[Contender], table: &mut Table) {
     }
 }
 
+/// Fills `table` with a sequence in which each contender's turns are spread as evenly as its weight
+/// allows; without contenders every slot is [`NO_MEMBER`].
+///
+/// The k-th turn of a contender of weight w is due at (2k + 1) / w; the earliest is next, ties go
+/// to the earlier contender. So after any number of slots every contender has had its due turns,
+/// one more or one less.
+pub fn sequence(contenders: &[Contender], table: &mut Table) {
+    let mut turns = [0u64; MEMBERS];
+    for owner in table.iter_mut() {
+        *owner = NO_MEMBER;
+        let (mut best, mut best_due, mut best_weight) = (0, u64::MAX, 1u64);
+        for (i, (contender, turns)) in contenders.iter().zip(&turns).enumerate() {
+            let (due, weight) = (2 * turns + 1, u64::from(contender.weight));
+            if u128::from(due) * u128::from(best_weight) < u128::from(best_due) * u128::from(weight)
+            {
+                (best, best_due, best_weight) = (i, due, weight);
+                *owner = contender.member;
+            }
+        }
+        if let Some(turns) = turns.get_mut(best) {
+            *turns += 1;
+        }
+    }
+}
+
 /// The owner of one slot.
 fn winner(contenders: &[Contender], slot: u64) -> u8 {
     let mut best = NO_MEMBER;
@@ -243,6 +268,31 @@ mod tests {
                 assert!(off.abs() < 0.04, "{weights:?}: member {i} is off by {off:+.4}");
             }
         }
+    }
+
+    #[test]
+    fn a_sequence_gives_every_member_its_turns_at_any_moment() {
+        for weights in
+            [vec![50u16, 50, 100, 100], vec![1, 1, 1], vec![60, 20, 10, 10], vec![65_535, 1, 300]]
+        {
+            let names: Vec<_> = (0..weights.len()).map(|i| format!("gw{i}")).collect();
+            let members: Vec<_> =
+                names.iter().map(String::as_str).zip(weights.iter().copied()).collect();
+            let mut table = Box::new([0; SLOTS]);
+            sequence(&set(&members), &mut table);
+            let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+            let mut turns = vec![0u32; weights.len()];
+            for (slot, &member) in table.iter().enumerate() {
+                turns[usize::from(member)] += 1;
+                for (turns, weight) in turns.iter().zip(&weights) {
+                    let due = (slot + 1) as f64 * f64::from(*weight) / sum;
+                    assert!((f64::from(*turns) - due).abs() <= 1.5, "{weights:?} at {slot}");
+                }
+            }
+        }
+        let mut table = Box::new([0; SLOTS]);
+        sequence(&[], &mut table);
+        assert!(table.iter().all(|&m| m == NO_MEMBER));
     }
 
     #[test]

@@ -229,8 +229,20 @@ keys! {
     CallId = Some("call-id"),
     /// An entry of the dialog table.
     Dialog = Some("dialog"),
-    /// The hash of source address and port.
+    /// The hash of the source: its address and, for what has no Call-ID, its port.
     SourceIp = Some("source-ip"),
+    /// The hash of the Request-URI's user; of a REGISTER, of the user in To.
+    RequestUser = Some("request-user"),
+    /// The hash of the Request-URI's host.
+    RequestDomain = Some("request-domain"),
+    /// The hash of the user in From.
+    FromUser = Some("from-user"),
+    /// The hash of the user in To.
+    ToUser = Some("to-user"),
+    /// Whose turn it was.
+    RoundRobin = Some("round-robin"),
+    /// The less loaded of two.
+    LeastDialogs = Some("least-dialogs"),
 }
 
 /// One decision in full, as `replay` reads it.

@@ -15,6 +15,7 @@ use crate::{
     dialog::{Dialogs, Whose},
     egress, maps,
     pipeline::{Call, Outcome},
+    policy::{self, Chosen, Policy},
     rewrite::nat::{self, Side},
     select::Target,
     server, slow, stray,
@@ -27,13 +28,14 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
     if listener.service == 0 {
         return Err(Verdict::MissingListener);
     }
+    let policy = policy::choose(call, listener)?;
     let chosen = if call.has_call_id.is_set() {
-        choose(call, listener, call.owner)
+        choose(call, listener, call.owner, policy)
     } else {
         if let Some(outcome) = stray::judge(call, listener)? {
             return Ok(outcome);
         }
-        usable(call.owner).map(|target| (by_source(call.message()), target))
+        usable(policy.or(call.packet, call.owner)).map(|target| (by_source(call.message()), target))
     };
     let (verdict, target) = match chosen {
         Err(Verdict::NoBackend) => return Err(slow::no_backend(call)),
@@ -55,16 +57,31 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
 
 /// The backend by the dialog's entry, else by its slot.
 #[inline(always)]
-fn choose(call: &Call, listener: &Listener, owner: u16) -> Result<(Verdict, Target), Verdict> {
+fn choose(
+    call: &Call,
+    listener: &Listener,
+    owner: u16,
+    chosen: Chosen,
+) -> Result<(Verdict, Target), Verdict> {
+    let packet = call.packet;
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
     let found = &call.found;
     if !found.exists() {
-        let target = usable(owner)?;
-        if !is_worth_an_entry(call, target.endpoint.shared) {
+        let target = usable(chosen.or(packet, owner))?;
+        if Policy::of(packet, listener).is_loose(packet)
+            || !is_worth_an_entry(call, chosen, target.endpoint.shared)
+        {
             return Ok((Verdict::Hash, target));
         }
         let state = transition::by_client(call.message(), 0, false, 0);
-        dialogs.insert(target.id, call.packet.forget_all(state), 0);
+        let elsewhere = u64::from(chosen.is_set(packet));
+        dialogs.insert(target.id, packet.forget_all(state), elsewhere);
+        if chosen.is_set(packet) {
+            dialogs.mark(target.binding.service);
+        }
+        if Policy::of(packet, listener).counts(packet) {
+            maps::add_load(target.id, 1);
+        }
         return Ok((Verdict::NewDialog, target));
     }
     let pinned = Target::of(found.entry.binding())?;
@@ -85,9 +102,13 @@ fn choose(call: &Call, listener: &Listener, owner: u16) -> Result<(Verdict, Targ
         return Ok((if is_theirs { Verdict::Dialog } else { Verdict::Keep }, pinned));
     }
     // Its backend is down. The dialog moves, so that it does not flap back.
-    let target = usable(owner)?;
+    let target = usable(chosen.or(packet, owner))?;
     count::event(Event::DialogMoved);
-    dialogs.update(found.way, found.entry, target.id, state, 0);
+    let elsewhere = u64::from(chosen.is_set(packet));
+    dialogs.update(found.way, found.entry, target.id, state, elsewhere);
+    if chosen.is_set(packet) {
+        dialogs.mark(target.binding.service);
+    }
     Ok((Verdict::Rehash, target))
 }
 
@@ -133,11 +154,12 @@ fn by_source(message: Code) -> Verdict {
 /// Is a request without an entry remembered? Dialog-forming ones always; those that stand alone
 /// only where the slot might not repeat the choice, or the reply's VIP is in doubt.
 #[inline(always)]
-fn is_worth_an_entry(call: &Call, shared: u8) -> bool {
+fn is_worth_an_entry(call: &Call, chosen: Chosen, shared: u8) -> bool {
     if call.message().forms_dialog() {
         return !call.examined.in_dialog();
     }
-    call.message().stands_alone() && (call.is_marked.is_set() || shared != 0)
+    let is_certain = !call.is_marked.is_set() && shared == 0 && !chosen.is_set(call.packet);
+    call.message().stands_alone() && !is_certain
 }
 
 /// Rewrites the destination and sends the packet.

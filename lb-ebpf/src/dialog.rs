@@ -114,6 +114,9 @@ impl Dialogs {
         if state != old.state_bits() {
             if state == State::Ended.bits() {
                 count::event(Event::DialogEnded);
+                if old.is_confirmed() {
+                    maps::add_load(old.binding(), -1);
+                }
             } else if dialog::is_confirmed(state) && !old.is_confirmed() {
                 count::event(Event::DialogConfirmed);
             } else if old.state_bits() == State::Ringing.bits() {

@@ -41,6 +41,18 @@ impl Examined {
         self.0 & 2 != 0
     }
 
+    /// Offset of the From header's value, 0 = none.
+    #[inline(always)]
+    pub fn from(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xfff
+    }
+
+    /// Offset of the To header's value, 0 = none.
+    #[inline(always)]
+    pub fn to(self) -> u32 {
+        (self.0 >> 44) as u32 & 0xfff
+    }
+
     /// Number of the method that a response answers, 0 = other.
     #[inline(always)]
     pub fn cseq(self) -> u32 {

@@ -14,6 +14,8 @@ mod maps;
 mod packet;
 mod parse;
 mod pipeline;
+mod policy;
+mod query;
 mod rewrite;
 mod select;
 mod server;

@@ -4,6 +4,8 @@
 //! word at a time; see `lb_common::maps`. Sizes here are the smallest; the loader sets them from
 //! the configuration.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::{BPF_F_CURRENT_CPU, BPF_F_MMAPABLE, xdp_md},
     helpers::generated::bpf_perf_event_output,
@@ -18,10 +20,12 @@ use lb_common::{
     maps::{PortSet, Settings},
     service::{INTERFACES as MAX_INTERFACES, Interface, Listener, Name},
     slow::{Desk, Record},
-    stats::{BindingStats, EVENTS as EVENT_COUNT},
+    stats::{BindingStats, EVENTS as EVENT_COUNT, Load},
     table::{Choice, MEMBERS as MAX_MEMBERS, MemberOrder, Members, SLOTS, Table},
     verdict::{Decision, VERDICTS as VERDICT_COUNT, Verdict},
 };
+
+use crate::query::Query;
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -37,6 +41,8 @@ static LISTENER_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
 static ENDPOINT_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
 static HOST_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
+static RULE_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
 static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
 #[map]
@@ -64,15 +70,22 @@ static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_COUNT as u
 #[map]
 static BINDING_STATS: PerCpuArray<BindingStats> = PerCpuArray::with_max_entries(1, 0);
 #[map]
+static LOADS: Array<Load> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static TURNS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static QUERY: PerCpuArray<Query> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 static DECISION: Array<Decision> = Array::with_max_entries(1, 0);
 #[map]
 static SLOW_PATH: PerfEventByteArray = PerfEventByteArray::new(0);
 #[map]
 static DESK: PerCpuArray<Desk> = PerCpuArray::with_max_entries(1, 0);
 
-// Read by the controller only: what a restarted one rebuilds its ids from.
 #[map]
 static MEMBER_ORDERS: Array<[MemberOrder; MAX_MEMBERS]> = Array::with_max_entries(1, 0);
+
+// Read by the controller only: what a restarted one rebuilds its ids from.
 #[map]
 static SERVICE_NAMES: Array<Name> = Array::with_max_entries(1, 0);
 #[map]
@@ -89,6 +102,8 @@ mod constant {
     pub(super) static ENDPOINT_MASK: u32 = 0;
     #[unsafe(no_mangle)]
     pub(super) static HOST_MASK: u32 = 0;
+    #[unsafe(no_mangle)]
+    pub(super) static RULE_MASK: u32 = 0;
     /// Lines of the dialog table minus one.
     #[unsafe(no_mangle)]
     pub(super) static DIALOG_MASK: u32 = 0;
@@ -117,6 +132,11 @@ pub fn endpoint_mask() -> u32 {
 #[inline(always)]
 pub fn host_mask() -> u32 {
     constant(&constant::HOST_MASK)
+}
+
+#[inline(always)]
+pub fn rule_mask() -> u32 {
+    constant(&constant::RULE_MASK)
 }
 
 #[inline(always)]
@@ -184,6 +204,11 @@ pub fn host_slot(index: u32) -> Option<&'static Slot> {
 }
 
 #[inline(always)]
+pub fn rule_slot(index: u32) -> Option<&'static Slot> {
+    RULE_INDEX.get(index)
+}
+
+#[inline(always)]
 pub fn interface(row: u32) -> Option<&'static Interface> {
     INTERFACES.get(row)
 }
@@ -219,6 +244,62 @@ pub fn choice(id: u16) -> Result<Choice, Verdict> {
 #[inline(always)]
 pub fn members(id: u32) -> Result<&'static Members, Verdict> {
     row(&MEMBERS, id)
+}
+
+/// Priorities and weights of a member list.
+#[inline(always)]
+pub fn member_orders(id: u32) -> Result<&'static [MemberOrder; MAX_MEMBERS], Verdict> {
+    row(&MEMBER_ORDERS, id)
+}
+
+/// Live dialogs of a binding.
+#[inline(always)]
+pub fn load(binding: u16) -> Result<u64, Verdict> {
+    let cell = LOADS.get_ptr(u32::from(binding)).ok_or(Verdict::MissingMap)?;
+    // SAFETY: a valid map value of two words that are read apart, each by one load.
+    let load = unsafe {
+        Load {
+            changes: (&raw const (*cell).changes).read_volatile(),
+            base: (&raw const (*cell).base).read_volatile(),
+        }
+    };
+    Ok(load.dialogs())
+}
+
+/// Counts a dialog more, or with -1 a dialog less, of a binding.
+#[inline(always)]
+pub fn add_load(binding: u16, change: i64) {
+    if let Some(cell) = LOADS.get_ptr_mut(u32::from(binding)) {
+        // SAFETY: an aligned word of a map value; every writer of it, on whatever CPU, adds
+        // atomically. (The target has no atomic types: it lacks compare-exchange before v3.)
+        unsafe {
+            asm!(
+                "lock *(u64 *)({cell} + 0) += {change}",
+                cell = in(reg) &raw mut (*cell).changes,
+                change = in(reg) change,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+/// This CPU's room for a question to [`crate::policy`].
+#[inline(always)]
+pub fn query() -> Result<*mut Query, Verdict> {
+    QUERY.get_ptr_mut(0).ok_or(Verdict::MissingMap)
+}
+
+/// The number of this choice's next turn on this CPU.
+#[inline(always)]
+pub fn next_turn(choice: u16) -> Result<u32, Verdict> {
+    let cell = TURNS.get_ptr_mut(u32::from(choice)).ok_or(Verdict::MissingMap)?;
+    // SAFETY: a checked pointer to this CPU's copy of the value; an XDP program is not interrupted
+    // by another on its CPU.
+    Ok(unsafe {
+        let turn = *cell;
+        *cell = turn.wrapping_add(1);
+        turn
+    })
 }
 
 #[inline(always)]

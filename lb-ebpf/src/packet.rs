@@ -347,19 +347,25 @@ impl Window for Payload {
     }
 
     #[inline(always)]
-    fn positive(&self, mut number: i64) -> u32 {
-        // SAFETY: arithmetic on registers: the sign, spread over all bits, masks the number.
-        unsafe {
-            asm!(
-                "{1} = {0}",
-                "{1} s>>= 63",
-                "{1} ^= -1",
-                "{0} &= {1}",
-                inout(reg) number,
-                out(reg) _,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-        }
-        number as u32
+    fn positive(&self, number: i64) -> u32 {
+        positive(number)
     }
+}
+
+/// `number`, or 0 if it is negative, without a branch.
+#[inline(always)]
+pub fn positive(mut number: i64) -> u32 {
+    // SAFETY: arithmetic on registers: the sign, spread over all bits, masks the number.
+    unsafe {
+        asm!(
+            "{1} = {0}",
+            "{1} s>>= 63",
+            "{1} ^= -1",
+            "{0} &= {1}",
+            inout(reg) number,
+            out(reg) _,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    number as u32
 }

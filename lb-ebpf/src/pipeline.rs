@@ -17,6 +17,7 @@ use crate::{
     maps,
     packet::{Flag, Packet, Payload},
     parse::{self, Datagram},
+    policy::Policy,
     select, server, service,
 };
 
@@ -94,8 +95,9 @@ pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
     }
     let mut call = read(packet, datagram, (to_vip, listener), (from_backend, source))?;
     if to_vip.is_set() {
+        let listener = maps::listener(listener)?;
         // Before the marks are looked at: the controller marks slots before it publishes.
-        let owner = select::owner(maps::listener(listener)?, call.hash)?;
+        let owner = select::owner(listener.choice, call.hash)?;
         call.owner = packet.forget_word(owner.into()) as u16;
     }
     if call.has_call_id.is_set() {
@@ -176,14 +178,21 @@ fn read(
 #[inline(always)]
 fn recall(call: &mut Call) -> Result<(), Verdict> {
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
+    let mut policy = Policy::NONE;
     let whose = if call.to_vip.is_set() {
-        Whose { service: maps::listener(call.listener)?.service, endpoint: 0 }
+        let listener = maps::listener(call.listener)?;
+        policy = Policy::of(call.packet, listener);
+        Whose { service: listener.service, endpoint: 0 }
     } else {
         let primary = maps::endpoint(call.source)?.primary;
         Whose { service: maps::binding(primary)?.service, endpoint: call.source }
     };
     let is_marked = dialogs.is_marked(whose.service)?;
-    if is_marked || !call.to_vip.is_set() || call.message().concerns_entry() {
+    let asks = is_marked
+        || !call.to_vip.is_set()
+        || policy.hides_slots(call.packet)
+        || call.message().concerns_entry();
+    if asks && !policy.is_loose(call.packet) {
         call.found = dialogs.find(whose)?;
     }
     call.is_marked = Flag::new(call.packet, is_marked);

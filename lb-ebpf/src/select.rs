@@ -51,15 +51,21 @@ impl Target {
     }
 }
 
-/// The binding that owns the slot of `hash` in the listener's own set, 0 = none.
+/// The binding that owns the slot of `hash` in the set of `choice`, 0 = none.
 #[inline(always)]
-pub fn owner(listener: &Listener, hash: u64) -> Result<u16, Verdict> {
-    let choice = maps::choice(listener.choice)?;
+pub fn owner(choice: u16, hash: u64) -> Result<u16, Verdict> {
+    at_slot(choice, hash::slot(hash))
+}
+
+/// The binding that owns the slot of that number, modulo the number of slots, 0 = none.
+#[inline(always)]
+pub fn at_slot(choice: u16, slot: u32) -> Result<u16, Verdict> {
+    let choice = maps::choice(choice)?;
     let table = table::choice_table(choice);
     if table == 0 {
         return Ok(0);
     }
-    let member = maps::table(table)?[hash::slot(hash) as usize & (table::SLOTS - 1)];
+    let member = maps::table(table)?[slot as usize & (table::SLOTS - 1)];
     if member == table::NO_MEMBER {
         return Ok(0);
     }

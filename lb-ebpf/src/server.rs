@@ -2,6 +2,7 @@
 
 use lb_common::{
     backend::{Endpoint, NextHop},
+    service::affinity,
     stats::Event,
     transition,
     verdict::{Key, Verdict},
@@ -126,7 +127,11 @@ pub fn note(call: &Call, found: &Found, endpoint: &Endpoint) -> Result<u16, Verd
     let id = call.packet.forget_word(id.into()) as u16;
     let binding = maps::binding(id)?;
     let owner = {
-        let owner = select::owner(maps::listener(binding.listener)?, call.hash)?;
+        let listener = maps::listener(binding.listener)?;
+        if listener.affinity != affinity::DIALOG {
+            return Ok(0);
+        }
+        let owner = select::owner(listener.choice, call.hash)?;
         if owner == 0 { 0 } else { maps::binding(owner)?.endpoint }
     };
     let elsewhere = call.packet.forget((binding.endpoint != owner).into());

@@ -13,7 +13,7 @@ use crate::{maps, packet::Packet, parse::Datagram};
 
 /// Tries the slots of an index; 0 = not in it.
 #[inline(always)]
-fn find(socket: &Socket, mask: u32, slot: impl Fn(u32) -> Option<&'static Slot>) -> u16 {
+pub fn find(socket: &Socket, mask: u32, slot: impl Fn(u32) -> Option<&'static Slot>) -> u16 {
     let first = index::first(socket, mask);
     for probe in 0..index::PROBES {
         let Some(slot) = slot(first.wrapping_add(probe) & mask) else { break };

@@ -1,7 +1,10 @@
 //! What `status --json` shows: one shape for the running controller, which fills it, and for the
 //! command, which prints it. With the controller gone it is filled from the pins.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +66,7 @@ pub struct ServiceStatus {
     /// `null` while one is.
     #[serde(default)]
     pub all_down: Option<String>,
+    /// The service's own set.
     pub backends: Vec<BackendStatus>,
     /// Sets of domain and method rules.
     pub sets: Vec<SetStatus>,
@@ -99,8 +103,23 @@ pub struct BackendStatus {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetStatus {
+    /// What its rule matches first.
     pub name: String,
+    /// `null` when no tier has a usable backend.
     pub active_priority: Option<u16>,
+    pub table_digest: String,
+    /// Shares are of the new dialogs that the rule matches; counters are the backend's own, whatever
+    /// set chose it.
+    pub backends: Vec<BackendStatus>,
+}
+
+impl ServiceStatus {
+    /// Every backend once, as the first set that has it shows it.
+    pub fn all_backends(&self) -> impl Iterator<Item = &BackendStatus> {
+        let mut seen = HashSet::new();
+        let sets = self.sets.iter().flat_map(|set| &set.backends);
+        self.backends.iter().chain(sets).filter(move |b| seen.insert(b.name.as_str()))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

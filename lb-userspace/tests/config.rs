@@ -10,9 +10,9 @@ use std::{
 use lb_userspace::config::{
     self, Config, ConfigErrors,
     model::{
-        Admin, AllDown, Backend, Balance, ControllerLost, Dialogs, Expect, Forward, HealthCheck,
-        InDialogFailover, Initial, Keepalive, Limits, Malformed, PanicMode, Service, SpoofCheck,
-        Transport, XdpMode,
+        Admin, Affinity, AllDown, Backend, Balance, ControllerLost, Dialogs, Expect, Forward,
+        HealthCheck, InDialogFailover, Initial, Keepalive, Limits, Malformed, PanicMode, Service,
+        SpoofCheck, Transport, XdpMode,
     },
 };
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ fn sidecar(file: &Path) -> Vec<String> {
 #[test]
 fn valid_files_load_with_exactly_the_expected_warnings() {
     let files = files("valid", "yaml");
-    assert_eq!(files.len(), 8);
+    assert_eq!(files.len(), 9);
     for file in files {
         let loaded = config::load(&file).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(lines(&loaded.warnings), sidecar(&file), "{}", file.display());
@@ -113,7 +113,7 @@ fn the_example_is_valid_and_says_what_the_defaults_are() {
 #[test]
 fn invalid_files_give_exactly_the_expected_errors() {
     let files = files("invalid", "yaml");
-    assert_eq!(files.len(), 30);
+    assert_eq!(files.len(), 31);
     for file in &files {
         let errors = config::load(file).expect_err(&file.display().to_string());
         // Paths in messages depend on where the tests run.
@@ -191,6 +191,9 @@ fn minimal() -> Config {
             transport: Transport::Udp,
             forward: Forward::Nat,
             balance: Balance::CallId,
+            affinity: Affinity::Dialog,
+            domains: Vec::new(),
+            methods: Vec::new(),
             in_dialog_failover: InDialogFailover::Rehash,
             keepalive: Keepalive::Absorb,
             malformed: Malformed::Forward,
@@ -284,6 +287,9 @@ fn every_key_reaches_the_model() {
                 transport: Transport::Udp,
                 forward: Forward::Nat,
                 balance: Balance::CallId,
+                affinity: Affinity::Dialog,
+                domains: Vec::new(),
+                methods: Vec::new(),
                 in_dialog_failover: InDialogFailover::Keep,
                 keepalive: Keepalive::Forward,
                 malformed: Malformed::Drop,
@@ -307,6 +313,9 @@ fn every_key_reaches_the_model() {
                 transport: Transport::Udp,
                 forward: Forward::Nat,
                 balance: Balance::CallId,
+                affinity: Affinity::Dialog,
+                domains: Vec::new(),
+                methods: Vec::new(),
                 in_dialog_failover: InDialogFailover::Rehash,
                 keepalive: Keepalive::Absorb,
                 malformed: Malformed::Forward,
@@ -514,22 +523,29 @@ fn schema_keys(schema: &serde_json::Value, path: &str, keys: &mut Vec<String>) {
 }
 
 #[test]
-fn one_valid_file_uses_every_key_of_the_schema() {
+fn two_valid_files_use_every_key_of_the_schema() {
     let mut keys = Vec::new();
     schema_keys(&config::json_schema(), "", &mut keys);
     // Only one of the two may be written; another fixture has the file.
     keys.retain(|key| key != ".hash_key_file");
+    // A backend of a rule is one like any other.
+    let plain = |key: &str| {
+        key.replace(".domains.backends", ".backends").replace(".methods.backends", ".backends")
+    };
+    keys = keys.iter().map(|key| plain(key)).collect();
     keys.sort();
     keys.dedup();
     assert!(keys.len() > 50, "only {} keys", keys.len());
-    let text = fs::read_to_string(fixtures("valid").join("everything.yaml")).unwrap();
     let mut used = Vec::new();
-    for (way, _) in ways(&serde_yaml::from_str(&text).unwrap()) {
-        let step = |step: &Step| match step {
-            Step::Key(key) => format!(".{key}"),
-            Step::Item(_) => String::new(),
-        };
-        used.push(way.iter().map(step).collect::<String>());
+    for file in ["everything.yaml", "sets.yaml"] {
+        let text = fs::read_to_string(fixtures("valid").join(file)).unwrap();
+        for (way, _) in ways(&serde_yaml::from_str(&text).unwrap()) {
+            let step = |step: &Step| match step {
+                Step::Key(key) => format!(".{key}"),
+                Step::Item(_) => String::new(),
+            };
+            used.push(plain(&way.iter().map(step).collect::<String>()));
+        }
     }
     let unused: Vec<_> = keys.iter().filter(|key| !used.contains(key)).collect();
     assert!(unused.is_empty(), "{unused:?}");

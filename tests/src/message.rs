@@ -49,6 +49,8 @@ pub struct Message {
     method: Method,
     call_id: Option<String>,
     via: Vec<String>,
+    from: String,
+    to: String,
     from_tag: String,
     to_tag: Option<String>,
     cseq: u32,
@@ -69,6 +71,8 @@ impl Message {
             method,
             call_id: Some(call_id.to_owned()),
             via: Vec::new(),
+            from: "<sip:caller@example.com>".to_owned(),
+            to: "<sip:service@example.com>".to_owned(),
             from_tag: "caller".to_owned(),
             to_tag: None,
             cseq: 1,
@@ -125,6 +129,20 @@ impl Message {
     #[must_use]
     pub fn without_call_id(mut self) -> Self {
         self.call_id = None;
+        self
+    }
+
+    /// The From header's value before its tag.
+    #[must_use]
+    pub fn from(mut self, value: &str) -> Self {
+        value.clone_into(&mut self.from);
+        self
+    }
+
+    /// The To header's value before its tag.
+    #[must_use]
+    pub fn to(mut self, value: &str) -> Self {
+        value.clone_into(&mut self.to);
         self
     }
 
@@ -204,9 +222,9 @@ impl Message {
             line("Via", "v", via);
         }
         line("Max-Forwards", "Max-Forwards", "70");
-        line("From", "f", &format!("<sip:caller@example.com>;tag={}", self.from_tag));
+        line("From", "f", &format!("{};tag={}", self.from, self.from_tag));
         let tag = self.to_tag.as_ref().map_or_else(String::new, |tag| format!(";tag={tag}"));
-        line("To", "t", &format!("<sip:service@example.com>{tag}"));
+        line("To", "t", &format!("{}{tag}", self.to));
         let call_id = self.call_id.as_deref();
         if let (Some(id), false) = (call_id, self.call_id_last) {
             line("Call-ID", "i", id);

@@ -8,6 +8,7 @@ mod request_line;
 mod search;
 mod start_line;
 mod swar;
+mod uri;
 mod window;
 
 pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id, long_length};
@@ -16,6 +17,10 @@ pub use headers::{Headers, MAX_BLANKS, TURNS, need, scan};
 pub use request_line::may_be_request_line;
 pub use search::{BLOCK, Pairs, REACH, SEARCH_TURNS, find_call_id};
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
+pub use uri::{
+    DomainHash, MAX_KEY, MAX_LABELS, Place, Span, Uri, address, domains, request_uri, seek,
+    span_hash, uri,
+};
 #[cfg(feature = "user")]
 pub use window::Payload;
 pub use window::Window;

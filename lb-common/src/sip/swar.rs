@@ -33,6 +33,16 @@ pub(crate) const fn blanks(word: u64) -> u64 {
     equal(word, b' ') | equal(word, b'\t')
 }
 
+/// Capital letters; exact.
+#[inline(always)]
+pub(crate) const fn capitals(word: u64) -> u64 {
+    let low = word & !HIGH;
+    // Bit 7 is set from 'A' on, and from behind 'Z' on.
+    let from_a = low.wrapping_add(all(0x80 - b'A'));
+    let behind_z = low.wrapping_add(all(0x80 - b'Z' - 1));
+    from_a & !behind_z & !word & HIGH
+}
+
 /// SP, HTAB, CR and LF; exact.
 #[inline(always)]
 pub(crate) const fn spaces(word: u64) -> u64 {
@@ -94,6 +104,7 @@ mod tests {
             for (i, b) in bytes.iter().enumerate() {
                 let bit = 0x80u64 << (8 * i);
                 prop_assert_eq!(zeros(word) & bit != 0, *b == 0);
+                prop_assert_eq!(capitals(word) & bit != 0, b.is_ascii_uppercase());
                 prop_assert_eq!(spaces(word) & bit != 0, b" \t\r\n".contains(b));
                 if *b <= 0x20 {
                     prop_assert!(may_have_space(word) != 0);

@@ -71,6 +71,15 @@ pub trait Window {
         super::long_length(self, at)
     }
 
+    /// [`super::seek`]; a window may call it out of line.
+    #[inline(always)]
+    fn seek(&self, from: u32, stops: u32) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        super::seek(self, from, stops)
+    }
+
     #[inline(always)]
     fn is_empty(&self) -> bool {
         self.len() == 0

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::config::{
     self, Config, Finding,
-    model::{Admin, Backend, Service},
+    model::{Admin, Affinity, Backend, Service, Set, SetKind},
     show_duration,
 };
 
@@ -20,10 +20,13 @@ pub const VALID: u8 = 0;
 /// Exit code for any other.
 pub const INVALID: u8 = 2;
 
+/// Shares by backend name.
+pub type Shares = Vec<(String, f64)>;
+
 /// What a rendering needs to know besides the configuration.
 pub struct Numbers<'a> {
-    /// Share of new dialogs of every backend by name, 0 … 1, while all are healthy.
-    pub shares: &'a dyn Fn(&Service) -> Vec<(String, f64)>,
+    /// Share of new dialogs of every backend of a set by name, 0 … 1, while all are healthy.
+    pub shares: &'a dyn Fn(&Service, &[Backend]) -> Shares,
     /// Bytes of kernel memory that the maps take.
     pub memory_bytes: &'a dyn Fn(&Config) -> u64,
 }
@@ -42,11 +45,21 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 pub struct ServiceReport {
     pub name: String,
-    /// Best tier first.
+    /// Of the service's own set, best tier first.
     pub tiers: Vec<TierReport>,
+    /// Sets of its rules.
+    pub sets: Vec<SetReport>,
     /// Longest time from a backend's death to its detection, over the probed backends; `None` if
     /// none is probed.
     pub worst_detection_seconds: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SetReport {
+    /// What its rule matches first.
+    pub name: String,
+    /// Best tier first.
+    pub tiers: Vec<TierReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,9 +136,21 @@ pub fn report(config: &Config, warnings: &[Finding], numbers: &Numbers<'_>) -> R
 }
 
 fn service_report(service: &Service, numbers: &Numbers<'_>) -> ServiceReport {
-    let shares: BTreeMap<_, _> = (numbers.shares)(service).into_iter().collect();
+    let tiers = |set: &Set<'_>| tiers(service, set.backends, numbers);
+    let sets = service.sets().skip(1);
+    let probed = service.all_backends().filter_map(|b| b.health.as_ref());
+    ServiceReport {
+        name: service.name.clone(),
+        tiers: service.sets().take(1).flat_map(|set| tiers(&set)).collect(),
+        sets: sets.map(|set| SetReport { name: set.name(), tiers: tiers(&set) }).collect(),
+        worst_detection_seconds: probed.map(|h| h.worst_detection().as_secs_f64()).reduce(f64::max),
+    }
+}
+
+fn tiers(service: &Service, backends: &[Backend], numbers: &Numbers<'_>) -> Vec<TierReport> {
+    let shares: BTreeMap<_, _> = (numbers.shares)(service, backends).into_iter().collect();
     let mut tiers: BTreeMap<u16, Vec<BackendReport>> = BTreeMap::new();
-    for backend in &service.backends {
+    for backend in backends {
         tiers.entry(backend.priority).or_default().push(BackendReport {
             name: backend.name.clone(),
             weight: backend.weight,
@@ -133,15 +158,7 @@ fn service_report(service: &Service, numbers: &Numbers<'_>) -> ServiceReport {
             share: shares.get(&backend.name).copied().unwrap_or(0.0),
         });
     }
-    let probed = service.backends.iter().filter_map(|b| b.health.as_ref());
-    ServiceReport {
-        name: service.name.clone(),
-        tiers: tiers
-            .into_iter()
-            .map(|(priority, backends)| TierReport { priority, backends })
-            .collect(),
-        worst_detection_seconds: probed.map(|h| h.worst_detection().as_secs_f64()).reduce(f64::max),
-    }
+    tiers.into_iter().map(|(priority, backends)| TierReport { priority, backends }).collect()
 }
 
 /// A valid configuration as a person reads it.
@@ -166,19 +183,55 @@ pub fn text(config: &Config, numbers: &Numbers<'_>) -> String {
 
 fn service_text(out: &mut String, service: &Service, report: &ServiceReport) -> std::fmt::Result {
     let vips: Vec<_> = service.listen.iter().map(ToString::to_string).collect();
-    writeln!(out, "service {}  {} udp", service.name, vips.join(", "))?;
-    let name = service.backends.iter().map(|b| b.name.len()).max().unwrap_or(0);
-    let address = service.backends.iter().map(|b| b.address.to_string().len()).max().unwrap_or(0);
+    writeln!(out, "service {}  {} udp{}", service.name, vips.join(", "), policy(service))?;
+    let mut sets = service.sets();
+    if let Some(own) = sets.next() {
+        tiers_text(out, own.backends, &report.tiers)?;
+    }
+    for (set, shown) in sets.zip(&report.sets) {
+        writeln!(out, "  {}", title(&set))?;
+        tiers_text(out, set.backends, &shown.tiers)?;
+    }
+    writeln!(out)
+}
+
+/// What chooses, where that is not the Call-ID.
+fn policy(service: &Service) -> String {
+    let none = match service.affinity {
+        Affinity::Dialog => "",
+        Affinity::None => ", affinity none",
+    };
+    match service.balance.label() {
+        "call-id" if none.is_empty() => String::new(),
+        label => format!("  by {label}{none}"),
+    }
+}
+
+/// What a rule's set is for.
+fn title(set: &Set<'_>) -> String {
+    let (kind, matches): (_, Vec<String>) = match set.kind {
+        SetKind::Own => ("all", Vec::new()),
+        SetKind::Domains(domains) => ("domains", domains.iter().map(ToString::to_string).collect()),
+        SetKind::Methods(methods) => {
+            ("methods", methods.iter().filter_map(|m| m.name()).map(str::to_owned).collect())
+        }
+    };
+    format!("{kind} {}", matches.join(", "))
+}
+
+fn tiers_text(out: &mut String, backends: &[Backend], tiers: &[TierReport]) -> std::fmt::Result {
+    let name = backends.iter().map(|b| b.name.len()).max().unwrap_or(0);
+    let address = backends.iter().map(|b| b.address.to_string().len()).max().unwrap_or(0);
     let is_ready = |b: &&Backend| b.admin == Admin::Ready;
-    let best = service.backends.iter().filter(is_ready).map(|b| b.priority).min();
-    for tier in &report.tiers {
+    let best = backends.iter().filter(is_ready).map(|b| b.priority).min();
+    for tier in tiers {
         let role = match best {
             Some(best) if tier.priority == best => "takes new dialogs",
             Some(best) if tier.priority > best => "takes over if all above are down",
             Some(_) | None => "none of it is ready",
         };
         writeln!(out, "  priority {}, {role}", tier.priority)?;
-        let members = service.backends.iter().filter(|b| b.priority == tier.priority);
+        let members = backends.iter().filter(|b| b.priority == tier.priority);
         for (backend, shown) in members.zip(&tier.backends) {
             let mut detection = match &backend.health {
                 Some(health) => format!("down within {}", show_duration(health.worst_detection())),
@@ -197,7 +250,7 @@ fn service_text(out: &mut String, service: &Service, report: &ServiceReport) -> 
             )?;
         }
     }
-    writeln!(out)
+    Ok(())
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -214,8 +267,8 @@ mod tests {
 
     /// Exact shares by weight of the ready backends of the best tier; the slot table comes as close
     /// as 65,536 slots allow.
-    fn by_weight(service: &Service) -> Vec<(String, f64)> {
-        let ready = || service.backends.iter().filter(|b| b.admin == Admin::Ready);
+    fn by_weight(_: &Service, backends: &[Backend]) -> Shares {
+        let ready = || backends.iter().filter(|b| b.admin == Admin::Ready);
         let best = ready().map(|b| b.priority).min();
         let tier = || ready().filter(|b| Some(b.priority) == best);
         let total: u32 = tier().map(|b| u32::from(b.weight)).sum();
@@ -260,6 +313,7 @@ mod tests {
                         ] },
                         { "priority": 20, "backends": [{ "name": "spare", "weight": 0, "admin": "maint", "share": 0.0 }] },
                     ],
+                    "sets": [],
                     // 4 s + 4 × 250 ms + 1.5 s
                     "worst_detection_seconds": 6.5,
                 },
@@ -273,6 +327,7 @@ mod tests {
                             { "name": "reg2", "weight": 1, "admin": "ready", "share": 1.0 },
                         ] },
                     ],
+                    "sets": [],
                     "worst_detection_seconds": 6.5,
                 },
             ],

@@ -39,7 +39,7 @@ pub(super) fn down(config: &Config, given: &[String]) -> Result<BTreeSet<SocketA
     let backends: Vec<(String, SocketAddr)> = config
         .services
         .iter()
-        .flat_map(|s| s.backends.iter().map(|b| (format!("{}/{}", s.name, b.name), b.address)))
+        .flat_map(|s| s.all_backends().map(|b| (format!("{}/{}", s.name, b.name), b.address)))
         .collect();
     let find = |wanted: &String| {
         backends.iter().find(|(name, _)| name == wanted).map(|(_, address)| *address).ok_or_else(

@@ -142,9 +142,10 @@ fn run_check(file: &std::path::Path, json: bool) -> Result<u8> {
         let capacities: Capacities = datapath::load::capacities(config);
         capacities.memory(datapath::stats::cpus())
     };
-    let shares = |service: &config::model::Service| {
-        let table = expected(&service.backends, &BTreeSet::new(), &mut TableCache::default());
-        service.backends.iter().map(|b| (b.name.clone(), table.share(&b.name))).collect()
+    let shares = |service: &config::model::Service, backends: &[config::model::Backend]| {
+        let none_down = BTreeSet::new();
+        let table = expected(backends, service.balance, &none_down, &mut TableCache::default());
+        backends.iter().map(|b| (b.name.clone(), table.share(&b.name))).collect()
     };
     let numbers = check::Numbers { shares: &shares, memory_bytes: &memory };
     Ok(check::run(file, json, &numbers, &mut std::io::stdout(), &mut std::io::stderr())?)

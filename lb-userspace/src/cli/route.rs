@@ -1,20 +1,21 @@
-//! `sip-lb route`: which backend does a Call-ID go to?
+//! `sip-lb route`: which backend does a request go to?
 
 use std::{
     collections::BTreeSet,
     io::{self, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
 use anyhow::Result;
 use clap::Args;
-use lb_common::hash;
+use lb_common::{hash, sip::Method};
 use serde::Serialize;
 
 use super::choice::{self, USAGE};
 use crate::state::{
-    route::{call_id_hash, expected},
+    choose::{self, Request},
+    route::expected,
     table::TableCache,
 };
 
@@ -36,6 +37,21 @@ pub struct RouteArgs {
     /// The Call-ID, byte for byte
     #[arg(long, value_name = "CALL-ID")]
     pub call_id: String,
+    /// The request's method
+    #[arg(long, value_name = "METHOD", default_value = "INVITE")]
+    pub method: String,
+    /// The Request-URI, for domain rules and balance request-user and request-domain
+    #[arg(long, value_name = "URI")]
+    pub request_uri: Option<String>,
+    /// The From header's value, for balance from-user
+    #[arg(long, value_name = "VALUE")]
+    pub from: Option<String>,
+    /// The To header's value, for balance to-user, and for REGISTER request-user
+    #[arg(long, value_name = "VALUE")]
+    pub to: Option<String>,
+    /// The client's address, for balance source-ip
+    #[arg(long, value_name = "IP")]
+    pub source: Option<IpAddr>,
     /// A backend that is down; may be repeated
     #[arg(long, value_name = "SERVICE/BACKEND")]
     pub down: Vec<String>,
@@ -53,8 +69,10 @@ struct Route<'a> {
     backend: Option<&'a str>,
     address: Option<SocketAddr>,
     priority: Option<u16>,
+    /// What the rule matches first that led to the backend; empty for the service's own set.
+    set: &'a str,
     key: &'static str,
-    /// Of the service's 65,536.
+    /// Of the set's 65,536.
     slot: u32,
 }
 
@@ -90,21 +108,37 @@ pub fn run_to(args: &RouteArgs, out: &mut dyn Write) -> Result<u8> {
             return Ok(USAGE);
         }
     };
-    let Some(hash) = call_id_hash(choice::hash_key(&config), args.call_id.as_bytes()) else {
-        eprintln!(
-            "sip-lb: --call-id: a Call-ID is not empty and has no blanks or line breaks in it"
-        );
+    let Some(method) = Method::ALL.iter().find(|m| m.name() == Some(args.method.as_str())) else {
+        let names: Vec<_> = Method::ALL.iter().filter_map(|method| method.name()).collect();
+        eprintln!("sip-lb: --method {}: allowed are {}", args.method, names.join(", "));
         return Ok(USAGE);
     };
-    let down: BTreeSet<&str> = service
+    let request = Request {
+        call_id: &args.call_id,
+        method: *method,
+        uri: args.request_uri.as_deref(),
+        from: args.from.as_deref(),
+        to: args.to.as_deref(),
+        source: args.source,
+    };
+    let answer = choose::set(service, &request)
+        .and_then(|set| Ok((set, choose::hash(service, choice::hash_key(&config), &request)?)));
+    let (set, (hash, key)) = match answer {
+        Ok(answer) => answer,
+        Err(why) => {
+            eprintln!("sip-lb: service {}: {why}", service.name);
+            return Ok(USAGE);
+        }
+    };
+    let down: BTreeSet<&str> = set
         .backends
         .iter()
         .filter(|b| down.contains(&b.address))
         .map(|b| b.name.as_str())
         .collect();
-    let table = expected(&service.backends, &down, &mut TableCache::default());
+    let table = expected(set.backends, service.balance, &down, &mut TableCache::default());
     let name = table.backend(hash);
-    let backend = service.backends.iter().find(|b| Some(b.name.as_str()) == name);
+    let backend = set.backends.iter().find(|b| Some(b.name.as_str()) == name);
     if args.json {
         let route = Route {
             service: &service.name,
@@ -112,7 +146,8 @@ pub fn run_to(args: &RouteArgs, out: &mut dyn Write) -> Result<u8> {
             backend: name,
             address: backend.map(|b| b.address),
             priority: backend.map(|b| b.priority),
-            key: "call-id",
+            set: &set.name(),
+            key: key.label().unwrap_or_default(),
             slot: hash::slot(hash),
         };
         serde_json::to_writer(&mut *out, &route)?;

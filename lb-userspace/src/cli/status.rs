@@ -9,7 +9,7 @@ use super::{Instance, detach, exit, print};
 use crate::{
     admin::socket::{self, Answer, Command},
     datapath,
-    status::{ControllerState, ServiceStatus, Status},
+    status::{BackendStatus, ControllerState, ServiceStatus, Status},
 };
 
 /// Between two looks of `--watch`.
@@ -115,31 +115,10 @@ pub(super) fn text(status: &Status) -> String {
             "dialogs",
             "requests"
         ));
-        for backend in &service.backends {
-            let traffic =
-                backend.traffic_share.map_or("-".to_owned(), |t| format!("{:.1} %", t * 100.0));
-            let active = if Some(backend.priority) == service.active_priority { "*" } else { " " };
-            line(format!(
-                "{active} {:<18} {:<24} {:>4} {:>6} {:>5.1} % {:>8} {:<8} {:<6} {:>8} {:>10}",
-                backend.name,
-                backend.address,
-                backend.priority,
-                backend.weight,
-                backend.share * 100.0,
-                traffic,
-                backend.health,
-                backend.admin,
-                backend.live_dialogs,
-                backend.requests_total
-            ));
-            if let (Some(reason), Some(since)) = (&backend.last_reason, &backend.since)
-                && backend.health != "up"
-            {
-                line(format!("      {} since {since}: {reason}", backend.health));
-            }
-            if let Some(until) = &backend.busy_until {
-                line(format!("      busy until {until}"));
-            }
+        backend_lines(&service.backends, service.active_priority, &mut line);
+        for set in &service.sets {
+            line(format!("  for {}   {}", set.name, tier(set.active_priority, None)));
+            backend_lines(&set.backends, set.active_priority, &mut line);
         }
     }
     for retired in &status.retired {
@@ -154,16 +133,49 @@ pub(super) fn text(status: &Status) -> String {
     out
 }
 
-fn service_line(service: &ServiceStatus) -> String {
-    let tier = match service.active_priority {
+fn backend_lines(backends: &[BackendStatus], active: Option<u16>, line: &mut impl FnMut(String)) {
+    for backend in backends {
+        let traffic =
+            backend.traffic_share.map_or("-".to_owned(), |t| format!("{:.1} %", t * 100.0));
+        let active = if Some(backend.priority) == active { "*" } else { " " };
+        line(format!(
+            "{active} {:<18} {:<24} {:>4} {:>6} {:>5.1} % {:>8} {:<8} {:<6} {:>8} {:>10}",
+            backend.name,
+            backend.address,
+            backend.priority,
+            backend.weight,
+            backend.share * 100.0,
+            traffic,
+            backend.health,
+            backend.admin,
+            backend.live_dialogs,
+            backend.requests_total
+        ));
+        if let (Some(reason), Some(since)) = (&backend.last_reason, &backend.since)
+            && backend.health != "up"
+        {
+            line(format!("      {} since {since}: {reason}", backend.health));
+        }
+        if let Some(until) = &backend.busy_until {
+            line(format!("      busy until {until}"));
+        }
+    }
+}
+
+fn tier(active_priority: Option<u16>, all_down: Option<&str>) -> String {
+    match active_priority {
         Some(priority) => format!("tier {priority} in use"),
-        None => match service.all_down.as_deref() {
+        None => match all_down {
             Some("reject") => "NO USABLE BACKEND: requests are answered 503".to_owned(),
             Some("keep-last") => "NO USABLE BACKEND: keeping the last table".to_owned(),
             Some("drop") => "NO USABLE BACKEND: requests are dropped".to_owned(),
             Some(_) | None => "NO USABLE BACKEND".to_owned(),
         },
-    };
+    }
+}
+
+fn service_line(service: &ServiceStatus) -> String {
+    let tier = tier(service.active_priority, service.all_down.as_deref());
     let suspected =
         if service.suspected { ", all backends silent: keeping the last table" } else { "" };
     format!(

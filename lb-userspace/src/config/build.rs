@@ -9,9 +9,9 @@ use std::{
 use super::{
     error::Errors,
     health,
-    model::{Backend, Config, Dialogs, Limits, Service},
+    model::{Backend, Config, Dialogs, DomainRule, Limits, MethodRule, Service},
     place::Place,
-    raw::{RawBackend, RawConfig, RawDialogs, RawHealth, RawLimits, RawService},
+    raw::{Given, RawBackend, RawConfig, RawDialogs, RawHealth, RawLimits, RawRule, RawService},
     values,
 };
 
@@ -58,19 +58,46 @@ fn service(raw: RawService, defaults: &RawHealth) -> Option<Service> {
         transport: raw.transport?.into_iter().next()??,
         forward: raw.forward?,
         balance: raw.balance?,
+        affinity: raw.affinity?,
         in_dialog_failover: raw.in_dialog_failover?,
         keepalive: raw.keepalive?,
         malformed: raw.malformed?,
         all_down: raw.all_down?,
         retry_after: raw.retry_after?.0,
         spoof_check: raw.spoof_check?,
-        backends: raw
-            .backends?
-            .into_iter()
-            .map(|b| backend(b?, defaults))
-            .collect::<Option<_>>()?,
+        backends: backends(raw.backends, defaults)?,
+        domains: rules(raw.domains, |rule| {
+            let matches = matches(rule.matches, |text| values::domain(text).ok())?;
+            Some(DomainRule { matches, backends: backends(rule.backends, defaults)? })
+        })?,
+        methods: rules(raw.methods, |rule| {
+            let matches = matches(rule.matches, values::rule_method)?;
+            Some(MethodRule { matches, backends: backends(rule.backends, defaults)? })
+        })?,
         panic: *defaults.panic.value()?,
     })
+}
+
+fn rules<T>(
+    raw: Given<Vec<Option<RawRule>>>,
+    build: impl Fn(RawRule) -> Option<T>,
+) -> Option<Vec<T>> {
+    match raw {
+        Given::Absent => Some(Vec::new()),
+        Given::Refused => None,
+        Given::Value(rules) => rules.into_iter().map(|rule| build(rule?)).collect(),
+    }
+}
+
+fn matches<T>(
+    raw: Option<Vec<Option<String>>>,
+    read: impl Fn(&str) -> Option<T>,
+) -> Option<Vec<T>> {
+    raw?.into_iter().map(|text| read(&text?)).collect()
+}
+
+fn backends(raw: Option<Vec<Option<RawBackend>>>, defaults: &RawHealth) -> Option<Vec<Backend>> {
+    raw?.into_iter().map(|b| backend(b?, defaults)).collect()
 }
 
 fn backend(raw: RawBackend, defaults: &RawHealth) -> Option<Backend> {

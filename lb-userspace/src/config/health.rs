@@ -7,7 +7,7 @@ use super::{
     model::HealthCheck,
     place::Place,
     raw::{Given, RawBackend, RawBackendHealth, RawConfig, RawHealth, RawService},
-    rules::{Placed, backends, title},
+    rules::{Placed, lists, title},
     values::show_duration,
 };
 
@@ -54,7 +54,11 @@ pub(super) fn check(
     times(defaults, defaults, &root.key("defaults").key("health"), errors);
     let mut first = HashMap::new();
     for (service, place) in services {
-        for (backend, backend_place) in backends(service, place) {
+        for (list, (backend, backend_place)) in lists(service, place)
+            .into_iter()
+            .enumerate()
+            .flat_map(|(i, list)| list.into_iter().map(move |placed| (i, placed)))
+        {
             if let Given::Value(RawBackendHealth::Own(own)) = &backend.health {
                 times(own, defaults, &backend_place.key("health"), errors);
             }
@@ -62,15 +66,20 @@ pub(super) fn check(
                 continue;
             };
             let name = title(service, place);
-            let Some((other, other_health, line)) = first.get(&address) else {
-                first.insert(address, (name, health, backend_place.at().line));
+            let Some((other, other_list, other_health, line)) = first.get(&address) else {
+                first.insert(address, (name, list, health, backend_place.at().line));
                 continue;
             };
-            // The same name: one service has the address twice, which is an error of its own.
-            if *other_health != health && *other != name {
+            // The same list: it has the address twice, which is an error of its own.
+            if *other_health != health && (*other != name || *other_list != list) {
+                let who = if *other == name {
+                    format!("two lists of service {name} give")
+                } else {
+                    format!("services {other} and {name} give")
+                };
                 let message = format!(
-                    "services {other} and {name} give {address} different health settings, allowed \
-                     are equal ones; see line {line}"
+                    "{who} {address} different health settings, allowed are equal ones; see line \
+                     {line}"
                 );
                 backend_place.key("health").refuse(errors, message);
             }

@@ -4,12 +4,14 @@
 //! per service, weights in range, timeouts below intervals) already holds for a value of these types.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use lb_common::sip::Method;
 use serde::{Deserialize, Serialize};
 
 /// A whole configuration file.
@@ -75,6 +77,7 @@ pub struct Service {
     pub transport: Transport,
     pub forward: Forward,
     pub balance: Balance,
+    pub affinity: Affinity,
     pub in_dialog_failover: InDialogFailover,
     pub keepalive: Keepalive,
     pub malformed: Malformed,
@@ -82,9 +85,54 @@ pub struct Service {
     /// Retry-After of the 503 that `all_down: reject` sends; at least a second.
     pub retry_after: Duration,
     pub spoof_check: SpoofCheck,
-    /// The service's own set; at least one, one family, unique names, unique addresses.
+    /// The service's own set; at least one, one family, unique names, unique addresses. A name
+    /// stands for one address and one health in all sets of the service.
     pub backends: Vec<Backend>,
+    /// Other sets for some domains; a domain stands in one rule.
+    pub domains: Vec<DomainRule>,
+    /// Other sets for some methods, before the domains; a method stands in one rule.
+    pub methods: Vec<MethodRule>,
     pub panic: PanicMode,
+}
+
+/// A set for requests whose Request-URI has one of these domains.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DomainRule {
+    /// At least one.
+    pub matches: Vec<DomainPattern>,
+    pub backends: Vec<Backend>,
+}
+
+/// A domain, or everything below one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainPattern {
+    /// In lower case, without a final dot.
+    pub domain: String,
+    /// `*.domain`: not the domain itself but everything below it.
+    pub below: bool,
+}
+
+/// A set for requests outside dialogs that have one of these methods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MethodRule {
+    /// At least one.
+    pub matches: Vec<Method>,
+    pub backends: Vec<Backend>,
+}
+
+/// One of the sets of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<'a> {
+    pub kind: SetKind<'a>,
+    pub backends: &'a [Backend],
+}
+
+/// What a set is for.
+#[derive(Clone, Copy, Debug)]
+pub enum SetKind<'a> {
+    Own,
+    Domains(&'a [DomainPattern]),
+    Methods(&'a [Method]),
 }
 
 /// What works so far; other values of the contract are rejected with "not supported yet".
@@ -104,6 +152,51 @@ pub enum Forward {
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
     CallId,
+    SourceIp,
+    RequestUser,
+    RequestDomain,
+    FromUser,
+    ToUser,
+    RoundRobin,
+    LeastDialogs,
+}
+
+impl Balance {
+    pub const ALL: &'static [Self] = &[
+        Self::CallId,
+        Self::SourceIp,
+        Self::RequestUser,
+        Self::RequestDomain,
+        Self::FromUser,
+        Self::ToUser,
+        Self::RoundRobin,
+        Self::LeastDialogs,
+    ];
+
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::CallId => "call-id",
+            Self::SourceIp => "source-ip",
+            Self::RequestUser => "request-user",
+            Self::RequestDomain => "request-domain",
+            Self::FromUser => "from-user",
+            Self::ToUser => "to-user",
+            Self::RoundRobin => "round-robin",
+            Self::LeastDialogs => "least-dialogs",
+        }
+    }
+}
+
+/// What stays with its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Affinity {
+    /// Every dialog.
+    Dialog,
+    /// Nothing: each message is placed for itself.
+    None,
 }
 
 /// What happens to empty, CRLF, NUL and very short datagrams from clients.
@@ -253,7 +346,7 @@ impl Config {
     #[must_use]
     pub fn backend(&self, service: &str, backend: &str) -> Option<&Backend> {
         let service = self.services.iter().find(|s| s.name == service)?;
-        service.backends.iter().find(|b| b.name == backend)
+        service.all_backends().find(|b| b.name == backend)
     }
 
     /// Every endpoint once, with its health settings.
@@ -261,16 +354,58 @@ impl Config {
     pub fn endpoints(&self) -> HealthByEndpoint {
         self.services
             .iter()
-            .flat_map(|s| &s.backends)
+            .flat_map(Service::all_backends)
             .map(|b| (b.address, b.health.clone()))
             .collect()
     }
 }
 
 impl Service {
+    /// The service's own set, then those of its rules in file order.
+    pub fn sets(&self) -> impl Iterator<Item = Set<'_>> {
+        let own = Set { kind: SetKind::Own, backends: &self.backends };
+        let domains = self
+            .domains
+            .iter()
+            .map(|rule| Set { kind: SetKind::Domains(&rule.matches), backends: &rule.backends });
+        let methods = self
+            .methods
+            .iter()
+            .map(|rule| Set { kind: SetKind::Methods(&rule.matches), backends: &rule.backends });
+        std::iter::once(own).chain(domains).chain(methods)
+    }
+
+    /// Every backend once, in file order, as the first set that names it has it.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
+        let mut seen = HashSet::new();
+        self.sets().flat_map(|set| set.backends).filter(move |b| seen.insert(b.name.as_str()))
+    }
+
     /// The address family of the service.
     #[must_use]
     pub fn is_ipv4(&self) -> bool {
         self.listen.first().is_some_and(|l| matches!(l.ip(), IpAddr::V4(_)))
+    }
+}
+
+impl fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.below { "*." } else { "" }, self.domain)
+    }
+}
+
+impl Set<'_> {
+    /// The set's name: empty for the service's own, else what its rule matches first.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.kind {
+            SetKind::Own => String::new(),
+            SetKind::Domains(matches) => {
+                matches.first().map(ToString::to_string).unwrap_or_default()
+            }
+            SetKind::Methods(matches) => {
+                matches.first().and_then(|method| method.name()).unwrap_or_default().to_owned()
+            }
+        }
     }
 }

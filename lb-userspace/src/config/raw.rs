@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
     model::{
-        Admin, AllDown, Balance, ControllerLost, Expect, Forward, InDialogFailover, Initial,
-        Keepalive, Malformed, PanicMode, SpoofCheck, Transport, XdpMode,
+        Admin, Affinity, AllDown, Balance, ControllerLost, Expect, Forward, InDialogFailover,
+        Initial, Keepalive, Malformed, PanicMode, SpoofCheck, Transport, XdpMode,
     },
     values,
 };
@@ -94,8 +94,7 @@ pub(super) struct RawService {
     pub(super) transport: Option<Vec<Option<Transport>>>,
     pub(super) forward: Option<Forward>,
     pub(super) balance: Option<Balance>,
-    #[serde(rename = "affinity")]
-    pub(super) _affinity: Option<Affinity>,
+    pub(super) affinity: Option<Affinity>,
     pub(super) in_dialog_failover: Option<InDialogFailover>,
     pub(super) keepalive: Option<Keepalive>,
     pub(super) malformed: Option<Malformed>,
@@ -103,13 +102,19 @@ pub(super) struct RawService {
     pub(super) retry_after: Option<RawDuration>,
     pub(super) spoof_check: Option<SpoofCheck>,
     pub(super) backends: Option<Vec<Option<RawBackend>>>,
+    #[serde(default)]
+    pub(super) domains: Given<Vec<Option<RawRule>>>,
+    #[serde(default)]
+    pub(super) methods: Given<Vec<Option<RawRule>>>,
 }
 
-/// The only value that works so far.
+/// An element of `domains:` or of `methods:`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Affinity {
-    Dialog,
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    #[serde(rename = "match")]
+    pub(super) matches: Option<Vec<Option<String>>>,
+    pub(super) backends: Option<Vec<Option<RawBackend>>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,13 +6,16 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use lb_common::maps::{RULE_SETS_PER_SERVICE, RULES_PER_SERVICE};
+
 use super::{
     error::{Errors, Finding},
     health,
-    model::Admin,
+    model::{Admin, Affinity, Balance},
     place::Place,
-    raw::{RawBackend, RawConfig, RawLimits, RawService},
+    raw::{Given, RawBackend, RawConfig, RawLimits, RawRule, RawService},
     schema::LISTENERS_PER_SERVICE,
+    values,
 };
 
 /// Checks every rule around the values that were refused before.
@@ -49,11 +52,31 @@ pub(super) fn present<'a, T>(
     items.filter_map(move |(i, item)| Some((item.as_ref()?, place.item(i))))
 }
 
+/// The lists of backends of a service: its own, then those of its rules.
+pub(super) fn lists<'a>(
+    service: &'a RawService,
+    place: &Place<'a>,
+) -> Vec<Vec<Placed<'a, RawBackend>>> {
+    let own = present(service.backends.as_deref(), place.key("backends")).collect();
+    let rules = rules(&service.domains, place.key("domains"))
+        .chain(rules(&service.methods, place.key("methods")))
+        .map(|(rule, at)| present(rule.backends.as_deref(), at.key("backends")).collect());
+    std::iter::once(own).chain(rules).collect()
+}
+
+/// The backends of all lists; one that several sets share is there several times.
 pub(super) fn backends<'a>(
     service: &'a RawService,
     place: &Place<'a>,
 ) -> impl Iterator<Item = Placed<'a, RawBackend>> + use<'a> {
-    present(service.backends.as_deref(), place.key("backends"))
+    lists(service, place).into_iter().flatten()
+}
+
+fn rules<'a>(
+    rules: &'a Given<Vec<Option<RawRule>>>,
+    place: Place<'a>,
+) -> impl Iterator<Item = Placed<'a, RawRule>> + use<'a> {
+    present(rules.value().map(Vec::as_slice), place)
 }
 
 fn vips<'a>(
@@ -120,12 +143,22 @@ fn within<'a>(service: &'a RawService, place: &Place<'a>, errors: &mut Errors) {
         let message = "found the transport udp again, allowed is each once";
         place.key("transport").item(1).refuse(errors, message);
     }
-    let names =
-        backends(service, place).filter_map(|(b, p)| Some((b.name.as_ref()?, p.key("name"))));
-    unique("backend name", "in a list", names, errors);
+    for list in lists(service, place) {
+        let list = || list.iter();
+        let names = list().filter_map(|(b, p)| Some((b.name.as_ref()?, p.key("name"))));
+        unique("backend name", "in a list", names, errors);
+        let addresses = list().filter_map(|(b, p)| Some((b.address?, p.key("address"))));
+        unique("backend address", "in a list", addresses, errors);
+    }
+    one_name_one_address(service, place, errors);
+    matches(service, place, errors);
+    if service.affinity == Some(Affinity::None) && service.balance == Some(Balance::LeastDialogs) {
+        let message = "found none with balance least-dialogs, which counts what is remembered; \
+                       allowed is dialog";
+        place.key("affinity").refuse(errors, message);
+    }
     let addresses =
         || backends(service, place).filter_map(|(b, p)| Some((b.address?, p.key("address"))));
-    unique("backend address", "in a list", addresses(), errors);
 
     let vips: Vec<_> = vips(service, place).collect();
     let Some((first, _)) = vips.first() else { return };
@@ -148,6 +181,63 @@ fn within<'a>(service: &'a RawService, place: &Place<'a>, errors: &mut Errors) {
             address_place.refuse(errors, message);
         }
     }
+}
+
+/// In all lists of a service a name stands for one address, and an address has one name.
+fn one_name_one_address<'a>(service: &'a RawService, place: &Place<'a>, errors: &mut Errors) {
+    let mut by_name = HashMap::new();
+    let mut by_address = HashMap::new();
+    let mut by_admin = HashMap::new();
+    for (i, list) in lists(service, place).into_iter().enumerate() {
+        for (backend, backend_place) in list {
+            let (Some(name), Some(address)) = (backend.name.as_ref(), backend.address) else {
+                continue;
+            };
+            let line = backend_place.at().line;
+            if let Some(admin) = backend.admin {
+                let (first_list, known, first) = *by_admin.entry(name).or_insert((i, admin, line));
+                if first_list != i && known != admin {
+                    let message = format!(
+                        "found {} for the backend {name}, allowed is {} as in line {first}: in all \
+                         lists of a service a name stands for one backend",
+                        admin.label(),
+                        known.label()
+                    );
+                    backend_place.key("admin").refuse(errors, message);
+                }
+            }
+            let (first_list, known, first) = *by_name.entry(name).or_insert((i, address, line));
+            // Within a list the name or address itself is an error.
+            if first_list != i && known != address {
+                let message = format!(
+                    "found {address} for the backend {name}, allowed is {known} as in line {first}: \
+                     in all lists of a service a name stands for one backend"
+                );
+                backend_place.key("address").refuse(errors, message);
+                continue;
+            }
+            let (first_list, known, first) = *by_address.entry(address).or_insert((i, name, line));
+            if first_list != i && known != name {
+                let message = format!(
+                    "found the name {name} for {address}, allowed is {known} as in line {first}: in \
+                     all lists of a service an address has one name"
+                );
+                backend_place.key("name").refuse(errors, message);
+            }
+        }
+    }
+}
+
+/// A domain and a method stand in one rule of a service.
+fn matches<'a>(service: &'a RawService, place: &Place<'a>, errors: &mut Errors) {
+    let all = |given: &'a Given<Vec<Option<RawRule>>>, key| {
+        rules(given, place.key(key))
+            .flat_map(|(rule, at)| present(rule.matches.as_deref(), at.key("match")))
+    };
+    let domains = all(&service.domains, "domains")
+        .filter_map(|(text, at)| Some((values::domain(text).ok()?, at)));
+    unique("domain", "in a service", domains, errors);
+    unique("method", "in a service", all(&service.methods, "methods"), errors);
 }
 
 fn family(address: SocketAddr) -> &'static str {
@@ -175,23 +265,42 @@ fn limits(
             place.refuse(errors, message);
         }
     };
-    let (mut listeners, mut bindings) = (0, 0usize);
+    let (mut listeners, mut bindings, mut rule_sets, mut rule_keys) = (0, 0usize, 0, 0);
     let mut endpoints = HashSet::new();
     let mut sets = HashSet::new();
     for (service, place) in services {
         let vips = vips(service, place).count();
         listeners += vips;
-        bindings += vips * backends(service, place).count();
-        endpoints.extend(backends(service, place).filter_map(|(b, _)| b.address));
-        let mut set: Vec<_> = backends(service, place)
-            .map(|(b, _)| (b.name.as_deref(), b.address, b.priority, b.weight))
-            .collect();
-        set.sort_unstable();
-        sets.insert(set);
+        let addresses: HashSet<_> =
+            backends(service, place).filter_map(|(b, _)| b.address).collect();
+        bindings += vips * addresses.len();
+        endpoints.extend(addresses);
+        let lists = lists(service, place);
+        rule_sets += vips * (lists.len() - 1);
+        rule_keys += vips
+            * rules(&service.domains, place.key("domains"))
+                .chain(rules(&service.methods, place.key("methods")))
+                .flat_map(|(rule, _)| rule.matches.as_deref())
+                .map(<[_]>::len)
+                .sum::<usize>();
+        for list in lists {
+            let mut set: Vec<_> = list
+                .into_iter()
+                .map(|(b, _)| (b.name.as_deref(), b.address, b.priority, b.weight))
+                .collect();
+            set.sort_unstable();
+            // A sequence for round-robin is another table than slots for a hash.
+            sets.insert((service.balance == Some(Balance::RoundRobin), set));
+        }
     }
     let room = limits.services.map(|s| s * LISTENERS_PER_SERVICE);
+    let room_sets = limits.services.map(|s| s * RULE_SETS_PER_SERVICE);
+    let room_keys = limits.services.map(|s| s * RULES_PER_SERVICE);
     fits(services.len(), "services", limits.services, "limits.services");
     fits(listeners, "VIPs", room, "four for each of limits.services");
+    fits(rule_sets, "VIPs times rules", room_sets, "four for each of limits.services");
+    let per = "eight for each of limits.services";
+    fits(rule_keys, "VIPs times domains and methods of rules", room_keys, per);
     fits(endpoints.len(), "different backend addresses", limits.endpoints, "limits.endpoints");
     fits(bindings, "VIPs times backends", limits.bindings, "limits.bindings");
     fits(sets.len(), "different sets of backends", limits.tables, "limits.tables");
@@ -235,7 +344,15 @@ pub(super) fn warnings(raw: &RawConfig, root: &Place<'_>) -> Vec<Finding> {
                 warn(&address_place, message);
             }
         }
-        never_left(service, place, &mut warn);
+        for list in lists(service, place) {
+            never_left(&list, place, &mut warn);
+        }
+        if service.affinity == Some(Affinity::None) && service.balance == Some(Balance::RoundRobin)
+        {
+            let message = "with affinity none round-robin sends ACK, CANCEL, BYE and every \
+                           retransmission to another backend than the request that they belong to";
+            warn(&place.key("affinity"), message.to_owned());
+        }
         if !backends(service, place).any(|(b, _)| b.admin == Some(Admin::Ready)) {
             let message = "no backend is ready: new dialogs have nowhere to go";
             warn(&place.key("backends"), message.to_owned());
@@ -247,13 +364,13 @@ pub(super) fn warnings(raw: &RawConfig, root: &Place<'_>) -> Vec<Finding> {
 
 /// A best tier whose backends are never probed is never down, so that no other tier is ever used.
 fn never_left<'a>(
-    service: &'a RawService,
+    list: &[Placed<'a, RawBackend>],
     place: &Place<'a>,
     warn: &mut impl FnMut(&Place<'_>, String),
 ) {
-    let Some(best) = backends(service, place).filter_map(|(b, _)| b.priority).min() else { return };
-    let mut tier = backends(service, place).filter(|(b, _)| b.priority == Some(best));
-    let more = backends(service, place).any(|(b, _)| b.priority != Some(best));
+    let Some(best) = list.iter().filter_map(|(b, _)| b.priority).min() else { return };
+    let mut tier = list.iter().filter(|(b, _)| b.priority == Some(best));
+    let more = list.iter().any(|(b, _)| b.priority != Some(best));
     if more && tier.any(|(b, _)| health::is_off(b)) {
         let message = format!(
             "priority {best} has a backend with health off, which is always up: no other priority is ever used"

@@ -16,6 +16,8 @@ use Need::{Default, Elsewhere, Later, Optional, Required};
 
 /// Most backends of one set.
 pub(super) const MOST_BACKENDS: usize = table::MAX_MEMBERS;
+/// Most rules of each kind; a service has at most 255 sets.
+const MOST_RULES: usize = 127;
 /// Listeners that the maps have room for, for each of `limits.services`.
 pub(super) const LISTENERS_PER_SERVICE: u32 = 4;
 
@@ -241,21 +243,21 @@ static SERVICE: Shape = Shape::Map(&[
         Default("call-id"),
         &Shape::Choice(&[
             now("call-id"),
-            later("source-ip"),
-            later("request-user"),
-            later("request-domain"),
-            later("from-user"),
-            later("to-user"),
-            later("round-robin"),
-            later("least-dialogs"),
+            now("source-ip"),
+            now("request-user"),
+            now("request-domain"),
+            now("from-user"),
+            now("to-user"),
+            now("round-robin"),
+            now("least-dialogs"),
         ]),
         "what chooses the backend of a new dialog",
     ),
     field(
         "affinity",
         Default("dialog"),
-        &Shape::Choice(&[now("dialog"), later("none")]),
-        "what stays with its backend",
+        &Shape::Choice(&[now("dialog"), now("none")]),
+        "what stays with its backend: each dialog, or none, so that every message is placed for itself",
     ),
     field(
         "in_dialog_failover",
@@ -299,14 +301,61 @@ static SERVICE: Shape = Shape::Map(&[
         &Shape::List { of: &BACKEND, most: MOST_BACKENDS, or_one: false },
         "who answers",
     ),
+    field(
+        "domains",
+        Optional,
+        &Shape::List { of: &DOMAIN_RULE, most: MOST_RULES, or_one: false },
+        "other backends for requests whose Request-URI has one of these domains",
+    ),
+    field(
+        "methods",
+        Optional,
+        &Shape::List { of: &METHOD_RULE, most: MOST_RULES, or_one: false },
+        "other backends for new dialogs and single requests of some methods, before domains",
+    ),
     refused("guard", Later),
-    refused("domains", Later),
-    refused("methods", Later),
     refused("source_addresses", Later),
     refused("rport", Later),
     refused("tunnel_source", Later),
     refused("panic", Elsewhere("set it in defaults.health")),
     refused("health", Elsewhere("set it in defaults.health or at a backend")),
+]);
+
+static DOMAIN_RULE: Shape = Shape::Map(&[
+    field(
+        "match",
+        Required,
+        &Shape::List { of: &DOMAIN, most: 1024, or_one: true },
+        "domains; *.branch.example is everything below branch.example, but not itself",
+    ),
+    field("backends", Required, &RULE_BACKENDS, "who answers these requests"),
+]);
+
+static METHOD_RULE: Shape = Shape::Map(&[
+    field(
+        "match",
+        Required,
+        &Shape::List { of: &RULE_METHOD, most: 9, or_one: true },
+        "methods of requests outside dialogs",
+    ),
+    field("backends", Required, &RULE_BACKENDS, "who answers these requests"),
+]);
+
+static RULE_BACKENDS: Shape = Shape::List { of: &BACKEND, most: MOST_BACKENDS, or_one: false };
+static DOMAIN: Shape = Shape::Text(&Text {
+    check: |text| values::domain(text).map(drop),
+    pattern: r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$",
+});
+static RULE_METHOD: Shape = Shape::Choice(&[
+    now("REGISTER"),
+    now("INVITE"),
+    now("SUBSCRIBE"),
+    now("OPTIONS"),
+    now("MESSAGE"),
+    now("PUBLISH"),
+    now("NOTIFY"),
+    now("REFER"),
+    now("INFO"),
 ]);
 
 static BACKEND: Shape = Shape::Map(&[

@@ -8,9 +8,15 @@ use std::{
     time::Duration,
 };
 
-use lb_common::service::Name;
+use lb_common::{
+    service::Name,
+    sip::{MAX_KEY, MAX_LABELS, Method},
+};
 
-use super::{error::quote, model::ControllerLost};
+use super::{
+    error::quote,
+    model::{ControllerLost, DomainPattern},
+};
 use crate::probe::is_supported_method;
 
 /// Longest name of a service or backend in bytes: what the datapath's records hold.
@@ -117,6 +123,53 @@ pub(super) fn name(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("allowed are 1 to {NAME_BYTES} of the characters A-Z a-z 0-9 . _ : -"))
+}
+
+/// A domain of a rule: a host name, or `*.` and a host name.
+pub(super) fn domain(text: &str) -> Result<DomainPattern, String> {
+    const ALLOWED: &str = "allowed is a domain such as corporate.example, or *.branch.example for \
+                           everything below a domain";
+    let (below, name) = match text.strip_prefix("*.") {
+        Some(name) => (true, name),
+        None => (false, text),
+    };
+    // RFC 3261 §25.1 lets a host name end with a dot.
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(ok);
+    let labels = name.split('.').count();
+    if name.len() > MAX_DOMAIN || labels > MAX_LABELS as usize || !name.split('.').all(is_label) {
+        return Err(ALLOWED.to_owned());
+    }
+    if below && name.parse::<IpAddr>().is_ok() {
+        return Err(format!("{ALLOWED}; nothing is below an address"));
+    }
+    Ok(DomainPattern { domain: name.to_ascii_lowercase(), below })
+}
+
+/// Longest domain in bytes: what the datapath reads of a host.
+const MAX_DOMAIN: usize = MAX_KEY as usize;
+
+/// A method of a rule: one that can stand outside dialogs.
+pub(super) fn rule_method(text: &str) -> Option<Method> {
+    let method = Method::ALL.iter().copied().find(|method| method.name() == Some(text))?;
+    match method {
+        Method::Invite
+        | Method::Register
+        | Method::Options
+        | Method::Subscribe
+        | Method::Notify
+        | Method::Publish
+        | Method::Info
+        | Method::Refer
+        | Method::Message => Some(method),
+        Method::Other
+        | Method::Ack
+        | Method::Bye
+        | Method::Cancel
+        | Method::Update
+        | Method::Prack => None,
+    }
 }
 
 /// A network interface, by the kernel's rules (`dev_valid_name`).

@@ -41,6 +41,7 @@ use crate::{
         counters::Counters,
         dialogs::DialogTable,
         live::{Live, Opened},
+        loads::Loads,
         sweep::{self, Census, Cleared, Sweep},
     },
     event::{Reloads, Request},
@@ -84,6 +85,9 @@ pub struct Controller {
     maps: KernelMaps,
     counters: Counters,
     dialogs: DialogTable,
+    loads: Loads,
+    /// What they were when the sweep in progress began.
+    load_changes: Vec<u64>,
     heart: Heart,
     prober: Prober,
     netlink: NetlinkHandle,
@@ -153,8 +157,17 @@ impl Controller {
             retry_after,
             count_program_time,
         } = parts;
-        let Opened { live, maps, counters, dialogs, heart, rings: _, origin: maps_from, stats } =
-            opened;
+        let Opened {
+            live,
+            maps,
+            counters,
+            dialogs,
+            loads,
+            heart,
+            rings: _,
+            origin: maps_from,
+            stats,
+        } = opened;
         if let Some(stats) = stats {
             info!(
                 verified_instructions = stats.verified,
@@ -175,6 +188,8 @@ impl Controller {
             maps,
             counters,
             dialogs,
+            loads,
+            load_changes: Vec::new(),
             heart,
             prober,
             netlink,
@@ -360,16 +375,14 @@ impl Controller {
                 continue;
             }
             let members: Option<Vec<_>> = service
-                .backends
-                .iter()
+                .all_backends()
                 .map(|backend| {
                     backend.health.as_ref()?;
                     let health = self.health.get(&backend.address)?;
                     Some(PanicMember::new(backend.address, health))
                 })
                 .collect();
-            let interval =
-                service.backends.iter().flat_map(|b| &b.health).map(|h| h.interval).max();
+            let interval = service.all_backends().flat_map(|b| &b.health).map(|h| h.interval).max();
             // A backend without probes is always up: nothing to suspect.
             let (Some(members), Some(interval)) = (members, interval) else {
                 self.panics.remove(&service.name);
@@ -605,6 +618,7 @@ impl Controller {
                 return Ok(());
             }
             self.sweep = Some((Sweep::new(), self.elapsed()));
+            self.load_changes = self.loads.changes();
             self.sweeps_begun += 1;
         }
         let now = self.heart.now()?;
@@ -626,6 +640,8 @@ impl Controller {
             self.cleared.add(self.census.cleared);
             self.last_sweep = self.sweeps_begun;
             self.sweep_at = Instant::now() + SWEEP_EVERY;
+            let calls = |binding| self.census.bindings.get(&binding).map_or(0, |held| held.calls);
+            self.loads.settle(&self.load_changes, calls);
             let live = self.census.bindings.keys().copied().collect();
             if !self.reconciler.sweep_result(&live, started).is_empty() {
                 self.follow_endpoints()?;

@@ -51,7 +51,7 @@ impl Controller {
             (false, false, _) => format!("{name}: takes new dialogs again"),
         };
         let active = self.reconciler.desired().and_then(|d| d.services.get(service));
-        if active.is_some_and(|service| service.active_priority.is_none()) {
+        if active.is_some_and(|service| service.own.active_priority.is_none()) {
             said.push_str("; the service has no usable backend left");
         }
         Ok(said)
@@ -97,7 +97,7 @@ fn configured(config: &Config, service: &str, backend: &str) -> Result<Admin, St
     let names: Vec<_> = config
         .services
         .iter()
-        .flat_map(|s| s.backends.iter().map(|b| format!("{}/{}", s.name, b.name)))
+        .flat_map(|s| s.all_backends().map(|b| format!("{}/{}", s.name, b.name)))
         .collect();
     Err(format!("no backend {service}/{backend} is configured; there are {}", names.join(", ")))
 }

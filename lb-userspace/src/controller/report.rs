@@ -19,10 +19,10 @@ use crate::{
     datapath::{self, counters::add, sweep::Holding},
     event::{Snapshot, Traffic},
     probe::{Busy, State, Transition},
-    state::{commanded, desired::ServiceState},
+    state::{commanded, desired::SetState},
     status::{
         AttachedInterface, BackendStatus, ConfigStatus, ControllerState, RetiredStatus,
-        ServiceStatus, Status,
+        ServiceStatus, SetStatus, Status,
     },
 };
 
@@ -119,27 +119,39 @@ impl Controller {
             let key = (service.name.clone(), backend.name.clone());
             sums.get(&key).copied().unwrap_or_default()
         };
-        let recent: u64 = service.backends.iter().map(|backend| of(backend).recent).sum();
+        let recent: u64 = service.all_backends().map(|backend| of(backend).recent).sum();
+        let own = desired.map(|d| &d.own);
+        let backends = |backends: &[Backend], set: Option<&SetState>| {
+            backends
+                .iter()
+                .map(|backend| self.backend(service, backend, set, of(backend), recent))
+                .collect::<Vec<_>>()
+        };
+        let sets = service.sets().skip(1).enumerate().map(|(i, set)| {
+            let state = desired.and_then(|d| d.rules.get(i));
+            SetStatus {
+                name: set.name(),
+                active_priority: state.and_then(|s| s.active_priority),
+                table_digest: format!("{:016x}", state.map_or(0, |s| s.table_digest)),
+                backends: backends(set.backends, state),
+            }
+        });
         ServiceStatus {
             name: service.name.clone(),
             listen: service.listen.iter().map(|vip| format!("{vip}/udp")).collect(),
             forward: "nat".to_owned(),
-            balance: "call-id".to_owned(),
-            active_priority: desired.and_then(|d| d.active_priority),
-            table_digest: format!("{:016x}", desired.map_or(0, |d| d.table_digest)),
+            balance: service.balance.label().to_owned(),
+            active_priority: own.and_then(|s| s.active_priority),
+            table_digest: format!("{:016x}", own.map_or(0, |s| s.table_digest)),
             suspected: self.suspected.contains(&service.name),
-            all_down: desired.filter(|d| d.active_priority.is_none()).map(|d| {
+            all_down: own.filter(|d| d.active_priority.is_none()).map(|d| {
                 // There may be no last table to keep.
                 let kept = service.all_down != AllDown::KeepLast || d.keeps_last;
                 let now = if kept { service.all_down } else { AllDown::Reject };
                 now.label().to_owned()
             }),
-            backends: service
-                .backends
-                .iter()
-                .map(|backend| self.backend(service, backend, desired, of(backend), recent))
-                .collect(),
-            sets: Vec::new(),
+            backends: backends(&service.backends, own),
+            sets: sets.collect(),
         }
     }
 
@@ -147,13 +159,13 @@ impl Controller {
         &self,
         service: &Service,
         backend: &Backend,
-        desired: Option<&ServiceState>,
+        set: Option<&SetState>,
         sums: Sums,
         recent: u64,
     ) -> BackendStatus {
         let now = Instant::now();
         let health = self.health.get(&backend.address);
-        let slots = desired
+        let slots = set
             .and_then(|d| d.backends.iter().find(|b| b.name == backend.name))
             .map_or(0, |b| b.slots);
         let busy = health.and_then(|health| health.busy(now)).map(|busy| match busy {
@@ -217,7 +229,7 @@ pub(super) fn difference(old: &Config, new: &Config) -> String {
         config
             .services
             .iter()
-            .flat_map(|s| s.backends.iter().map(|b| ((s.name.clone(), b.name.clone()), b.clone())))
+            .flat_map(|s| s.all_backends().map(|b| ((s.name.clone(), b.name.clone()), b.clone())))
             .collect()
     };
     let (before, after) = (names(old), names(new));

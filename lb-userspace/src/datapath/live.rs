@@ -26,6 +26,7 @@ use super::{
     error::{Error, Result},
     generation::{self, Generation},
     load::{self, LoadStats, Record},
+    loads::Loads,
     migrate::{self, Migration},
     pins::{self, PinDir},
     reline::Relined,
@@ -54,6 +55,7 @@ pub struct Opened {
     pub maps: KernelMaps,
     pub counters: Counters,
     pub dialogs: DialogTable,
+    pub loads: Loads,
     pub heart: Heart,
     /// Where the program hands packets over.
     pub rings: Vec<Ring>,
@@ -139,6 +141,7 @@ pub fn open(pin_dir: &Path, capacities: &Capacities) -> Result<Opened> {
         maps: KernelMaps::open(*capacities, &mut open)?,
         counters: Counters::open(&mut open)?,
         dialogs: DialogTable::open(&mut open)?,
+        loads: Loads::open(&mut open)?,
         heart: Heart::open(open_program(&current, program::HEARTBEAT, build)?, &mut open)?,
         rings: rings::open(&mut open)?,
         live: Live { pins, balancer, program: id, build, migration },

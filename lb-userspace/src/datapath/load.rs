@@ -24,6 +24,7 @@ mod global {
     pub(super) const LISTENER_MASK: &str = "LISTENER_MASK";
     pub(super) const ENDPOINT_MASK: &str = "ENDPOINT_MASK";
     pub(super) const HOST_MASK: &str = "HOST_MASK";
+    pub(super) const RULE_MASK: &str = "RULE_MASK";
     pub(super) const DIALOG_MASK: &str = "DIALOG_MASK";
     pub(super) const RECORD: &str = "RECORD";
 }
@@ -74,7 +75,7 @@ pub(crate) fn entries(capacities: &Capacities) -> BTreeMap<&'static str, u32> {
 /// The masks and switches that a program is built with.
 #[derive(Clone, Copy)]
 struct Globals {
-    masks: [(&'static str, u32); 4],
+    masks: [(&'static str, u32); 5],
     record: u8,
 }
 
@@ -89,6 +90,7 @@ impl Globals {
                 (global::LISTENER_MASK, mask(name::LISTENER_INDEX)?),
                 (global::ENDPOINT_MASK, mask(name::ENDPOINT_INDEX)?),
                 (global::HOST_MASK, mask(name::HOST_INDEX)?),
+                (global::RULE_MASK, mask(name::RULE_INDEX)?),
                 (global::DIALOG_MASK, mask(name::DIALOGS)?),
             ],
             record: match record {

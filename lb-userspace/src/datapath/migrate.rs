@@ -36,6 +36,7 @@ pub(crate) const CARRIED: &[&str] = &[
     name::LISTENER_INDEX,
     name::ENDPOINT_INDEX,
     name::HOST_INDEX,
+    name::RULE_INDEX,
     name::INTERFACES,
     name::LISTENERS,
     name::ENDPOINTS,
@@ -119,6 +120,7 @@ impl Migration {
         })?;
         copy.index(name::LISTENER_INDEX, c.listeners)?;
         copy.index(name::ENDPOINT_INDEX, c.endpoints)?;
+        copy.index(name::RULE_INDEX, c.choices)?;
         // Ids of host addresses are all 1.
         copy.index(name::HOST_INDEX, u32::MAX)
     }

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod interfaces;
 pub mod live;
 pub mod load;
+pub mod loads;
 mod migrate;
 pub mod pins;
 pub mod private;

@@ -18,6 +18,7 @@ use super::{
     dialogs::DialogTable,
     error::{Error, Result},
     load::{self, LoadStats, Record},
+    loads::Loads,
     testrun::{self, Action},
 };
 use crate::{
@@ -35,6 +36,7 @@ pub struct Private {
     pub maps: KernelMaps,
     pub counters: Counters,
     pub dialogs: DialogTable,
+    pub loads: Loads,
     /// What loading it cost.
     pub stats: LoadStats,
     clock: Records<Clock>,
@@ -77,6 +79,7 @@ impl Private {
             maps: KernelMaps::open(*capacities, &mut take)?,
             counters: Counters::open(&mut take)?,
             dialogs: DialogTable::open(&mut take)?,
+            loads: Loads::open(&mut take)?,
             clock: Records::open(name::CLOCK, &mut take)?,
             decision: Records::open(name::DECISION, &mut take)?,
             rings: rings::open(&mut take)?,

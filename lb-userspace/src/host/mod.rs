@@ -61,8 +61,7 @@ impl From<&Config> for Wanted {
             name: service.name.clone(),
             vips: service.listen.iter().map(std::net::SocketAddr::ip).collect(),
             backends: service
-                .backends
-                .iter()
+                .all_backends()
                 .map(|backend| (backend.name.clone(), backend.address.ip()))
                 .collect(),
         });

@@ -33,6 +33,7 @@ pub struct KernelMaps {
     listener_index: Records<Slot>,
     endpoint_index: Records<Slot>,
     host_index: Records<Slot>,
+    rule_index: Records<Slot>,
     ports: Records<PortSet>,
     interfaces: Records<Interface>,
     routes: Records<Route>,
@@ -60,6 +61,7 @@ impl KernelMaps {
             listener_index: Records::open(name::LISTENER_INDEX, open)?,
             endpoint_index: Records::open(name::ENDPOINT_INDEX, open)?,
             host_index: Records::open(name::HOST_INDEX, open)?,
+            rule_index: Records::open(name::RULE_INDEX, open)?,
             ports: Records::open(name::PORTS, open)?,
             interfaces: Records::open(name::INTERFACES, open)?,
             routes: Records::open(name::ROUTES, open)?,
@@ -77,6 +79,7 @@ impl KernelMaps {
             Index::Listeners => &self.listener_index,
             Index::Endpoints => &self.endpoint_index,
             Index::Hosts => &self.host_index,
+            Index::Rules => &self.rule_index,
         }
     }
 
@@ -85,6 +88,7 @@ impl KernelMaps {
             Index::Listeners => &mut self.listener_index,
             Index::Endpoints => &mut self.endpoint_index,
             Index::Hosts => &mut self.host_index,
+            Index::Rules => &mut self.rule_index,
         }
     }
 

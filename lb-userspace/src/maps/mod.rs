@@ -91,10 +91,12 @@ pub enum Index {
     Endpoints,
     /// Addresses of this host; the id is 1.
     Hosts,
+    /// Method and domain rules ([`lb_common::service::rule`]) → choice.
+    Rules,
 }
 
 impl Index {
-    pub const ALL: [Self; 3] = [Self::Listeners, Self::Endpoints, Self::Hosts];
+    pub const ALL: [Self; 4] = [Self::Listeners, Self::Endpoints, Self::Hosts, Self::Rules];
 
     /// The map that holds it.
     #[must_use]
@@ -103,6 +105,7 @@ impl Index {
             Self::Listeners => name::LISTENER_INDEX,
             Self::Endpoints => name::ENDPOINT_INDEX,
             Self::Hosts => name::HOST_INDEX,
+            Self::Rules => name::RULE_INDEX,
         }
     }
 
@@ -113,6 +116,7 @@ impl Index {
             Self::Listeners => capacities.listeners,
             Self::Endpoints => capacities.endpoints,
             Self::Hosts => lb_common::maps::HOST_ADDRESSES,
+            Self::Rules => capacities.rules(),
         })
     }
 }

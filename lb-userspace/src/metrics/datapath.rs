@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 use super::names::{self, Metric};
-use crate::{event::Snapshot, state::Admin};
+use crate::{event::Snapshot, state::Admin, status::BackendStatus};
 
 /// Families collected one after the other.
 struct Page(Vec<MetricFamily>);
@@ -114,6 +114,7 @@ fn services(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
     let (mut up, mut share, mut admin) = (Vec::new(), Vec::new(), Vec::new());
     let (mut live, mut ringing) = (Vec::new(), Vec::new());
     let (mut active, mut usable, mut digest) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut set_share, mut set_active, mut set_usable) = (Vec::new(), Vec::new(), Vec::new());
     for service in &snapshot.status.services {
         let name = || vec![service.name.clone()];
         usable.push((name(), f64::from(u8::from(service.active_priority.is_some()))));
@@ -122,12 +123,11 @@ fn services(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
         }
         let low = u64::from_str_radix(&service.table_digest, 16).unwrap_or(0) as u32;
         digest.push((name(), f64::from(low)));
-        for backend in &service.backends {
+        for backend in service.all_backends() {
             let labels = vec![service.name.clone(), backend.name.clone()];
             let mut tiered = labels.clone();
             tiered.push(backend.priority.to_string());
-            up.push((tiered.clone(), f64::from(u8::from(backend.health == "up"))));
-            share.push((tiered, backend.share));
+            up.push((tiered, f64::from(u8::from(backend.health == "up"))));
             live.push((labels.clone(), backend.live_dialogs as f64));
             ringing.push((labels.clone(), backend.ringing_dialogs as f64));
             let words = [Admin::Ready, Admin::Drain, Admin::Maint];
@@ -137,9 +137,26 @@ fn services(page: &mut Page, snapshot: &Snapshot) -> Result<()> {
                 (labels, f64::from(u8::from(backend.admin == word.label())))
             }));
         }
+        let tiered = |backend: &BackendStatus| [backend.name.clone(), backend.priority.to_string()];
+        for backend in &service.backends {
+            share.push(([name(), tiered(backend).to_vec()].concat(), backend.share));
+        }
+        for set in &service.sets {
+            let labels = || vec![service.name.clone(), set.name.clone()];
+            set_usable.push((labels(), f64::from(u8::from(set.active_priority.is_some()))));
+            if let Some(priority) = set.active_priority {
+                set_active.push((labels(), f64::from(priority)));
+            }
+            for backend in &set.backends {
+                set_share.push(([labels(), tiered(backend).to_vec()].concat(), backend.share));
+            }
+        }
     }
     page.gauge(names::BACKEND_UP, up)?;
     page.gauge(names::BACKEND_SHARE, share)?;
+    page.gauge(names::SET_SHARE, set_share)?;
+    page.gauge(names::SET_ACTIVE_PRIORITY, set_active)?;
+    page.gauge(names::SET_USABLE, set_usable)?;
     page.gauge(names::BACKEND_ADMIN, admin)?;
     page.gauge(names::LIVE_DIALOGS, live)?;
     page.gauge(names::RINGING_DIALOGS, ringing)?;

@@ -36,6 +36,9 @@ metrics! {
     BACKEND_UP = "sip_lb_backend_up", "1 if the backend is up, 0 if it is down or not known yet.", ["service", "backend", "priority"];
     BACKEND_SHARE = "sip_lb_backend_share_ratio", "Share of new dialogs that the backend gets now.", ["service", "backend", "priority"];
     BACKEND_ADMIN = "sip_lb_backend_admin", "1 for what is in force by configuration and command: ready, drain or maint.", ["service", "backend", "state"];
+    SET_SHARE = "sip_lb_set_share_ratio", "Share that the backend gets now of the new dialogs that a method or domain rule matches.", ["service", "set", "backend", "priority"];
+    SET_ACTIVE_PRIORITY = "sip_lb_set_active_priority", "Priority of the tier in use of a rule's set; absent if none is usable.", ["service", "set"];
+    SET_USABLE = "sip_lb_set_usable", "1 if a tier of the rule's set has a usable backend.", ["service", "set"];
     ACTIVE_PRIORITY = "sip_lb_service_active_priority", "Priority of the tier in use; absent if none is usable.", ["service"];
     SERVICE_USABLE = "sip_lb_service_usable", "1 if a tier of the service has a usable backend.", ["service"];
     TABLE_DIGEST = "sip_lb_service_table_digest", "Low 32 bits of the slot table's digest; equal on nodes that place new dialogs alike.", ["service"];

@@ -213,6 +213,14 @@ fn identify(applied: &Applied) -> Ids {
             ids.choices.adopt(listener.choice, ChoiceKey { listener: id, set });
         }
     }
+    for slot in applied.slots_of(Index::Rules).filter(|slot| slot.id != 0) {
+        // The key says whose rule it is; several rules may lead to one set.
+        let listener = slot.socket.port.get();
+        if ids.listeners.key(listener).is_some() && applied.choices.contains_key(&slot.id) {
+            let set = applied.set_names.get(&slot.id).map(text).unwrap_or_default();
+            ids.choices.adopt(slot.id, ChoiceKey { listener, set });
+        }
+    }
     let bound: BTreeSet<u16> = applied.bindings.values().map(|b| b.endpoint).collect();
     for (&id, record) in applied.endpoints.iter().filter(|(id, _)| bound.contains(id)) {
         if ids.endpoints.adopt(id, record.socket) {

@@ -173,8 +173,12 @@ impl Applied {
     /// Endpoints that are known as sources of packets.
     #[must_use]
     pub fn indexed_endpoints(&self) -> BTreeSet<u16> {
-        let range = (Index::Endpoints, 0)..=(Index::Endpoints, u32::MAX);
-        self.slots.range(range).map(|(_, slot)| slot.id).filter(|&id| id != 0).collect()
+        self.slots_of(Index::Endpoints).map(|slot| slot.id).filter(|&id| id != 0).collect()
+    }
+
+    /// The slots of an index.
+    pub fn slots_of(&self, index: Index) -> impl Iterator<Item = &Slot> {
+        self.slots.range((index, 0)..=(index, u32::MAX)).map(|(_, slot)| slot)
     }
 
     #[must_use]

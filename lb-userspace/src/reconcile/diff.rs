@@ -66,7 +66,7 @@ impl fmt::Display for Problem {
                 index.map(),
                 socket.address(),
                 match index {
-                    Index::Listeners => "services",
+                    Index::Listeners | Index::Rules => "services",
                     Index::Endpoints | Index::Hosts => "endpoints",
                 }
             ),
@@ -106,17 +106,26 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     let listeners = index::plan(Index::Listeners, &listener_index, applied, at.now);
     let endpoints = index::plan(Index::Endpoints, &desired.endpoint_index, applied, at.now);
     let hosts = index::plan(Index::Hosts, &desired.host_index, applied, at.now);
+    let mut rule_index = desired.rule_index.clone();
+    rule_index.retain(|_, choice| !blocked.rules.contains(choice));
+    let rules = index::plan(Index::Rules, &rule_index, applied, at.now);
     let (new_interfaces, old_interfaces, crowded) = interfaces(desired, applied);
 
     let mut plan = Plan {
         ops: Vec::new(),
-        retry_at: [publishing.retry_at, listeners.retry_at, endpoints.retry_at, hosts.retry_at]
-            .into_iter()
-            .flatten()
-            .min(),
+        retry_at: [
+            publishing.retry_at,
+            listeners.retry_at,
+            endpoints.retry_at,
+            hosts.retry_at,
+            rules.retry_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min(),
         problems: publishing.problems,
     };
-    for found in [listeners.problems, endpoints.problems, hosts.problems, crowded] {
+    for found in [listeners.problems, endpoints.problems, hosts.problems, rules.problems, crowded] {
         plan.problems.extend(found);
     }
 
@@ -139,6 +148,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     ops.extend(publishing.tables);
     ops.extend(publishing.touches);
     ops.extend(publishing.choices);
+    ops.extend(rules.adds);
     for (&id, record) in &desired.listeners {
         let live = record.choice != 0 && !blocked.listeners.contains(&id);
         if live && applied.listeners.get(&id) != Some(record) {
@@ -158,6 +168,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
             ops.push(Op::Listener { id, record: *record });
         }
     }
+    ops.extend(rules.removals);
     for &id in applied.choices.keys().filter(|id| !desired.choices.contains_key(id)) {
         ops.push(Op::Choice { id, choice: 0 });
     }
@@ -197,6 +208,8 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
 struct Blocked {
     /// Listeners whose first choice is missing: not reachable yet.
     listeners: BTreeSet<u16>,
+    /// Choices of rules that were never published: the service's own set serves until then.
+    rules: BTreeSet<u16>,
     /// Published by a choice that keeps its old table: their records stay.
     bindings: BTreeSet<u16>,
     endpoints: BTreeSet<u16>,
@@ -214,7 +227,11 @@ impl Blocked {
             if let Some(members) = applied.members.get(&list).filter(|_| list != 0) {
                 blocked.bindings.extend(members.iter().filter(|&&binding| binding != 0));
             } else if let Some(choice) = desired.choices.get(id) {
-                blocked.listeners.insert(choice.listener);
+                if choice.set.as_bytes().is_empty() {
+                    blocked.listeners.insert(choice.listener);
+                } else {
+                    blocked.rules.insert(*id);
+                }
             }
         }
         blocked.endpoints = blocked

@@ -242,7 +242,7 @@ fn fill(
 ) -> Result<()> {
     let mut health = BTreeMap::new();
     for service in &config.services {
-        for backend in &service.backends {
+        for backend in service.all_backends() {
             let is_down = assumptions.down.contains(&backend.address);
             let standing = if is_down { Standing::DOWN } else { Standing::UP };
             health.insert(socket(backend.address, service.transport), standing);

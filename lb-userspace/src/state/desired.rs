@@ -11,19 +11,24 @@ use lb_common::{
     backend::{Binding, Endpoint, IngressPath, NextHop, ROUTES, Route, endpoint, spoof},
     hash::HashKey,
     maps::{HOST_ADDRESSES, PortSet, Settings},
-    service::{Interface, Listener, Name, all_down, balance, failover, keepalive, malformed},
+    service::{
+        Interface, Listener, Name, affinity, all_down, balance, domains, failover, keepalive,
+        malformed, rule,
+    },
+    sip::DomainHash,
     table::{MEMBERS, MemberOrder, Members},
 };
 
 use super::{
     Admin, AdminStates, Health, Standing, commanded,
-    ids::{Ids, OWN_SET, socket},
+    ids::{Ids, set_name, socket},
     route::{SetMember, SetTable},
     table::{SlotTable, TableCache},
 };
 use crate::{
     config::model::{
-        AllDown, Backend, Balance, Config, InDialogFailover, Initial, Keepalive, Malformed, Service,
+        Affinity, AllDown, Backend, Balance, Config, InDialogFailover, Initial, Keepalive,
+        Malformed, Service, SetKind,
     },
     maps::Orders,
 };
@@ -102,6 +107,17 @@ pub struct BackendState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceState {
     pub id: u16,
+    /// The service's own set.
+    pub own: SetState,
+    /// Those of its rules, in file order.
+    pub rules: Vec<SetState>,
+}
+
+/// A set and how new dialogs are shared out in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetState {
+    /// Empty for the service's own set.
+    pub name: String,
     /// The tier in use; `None` if no backend is usable.
     pub active_priority: Option<u16>,
     /// No backend is usable, and new dialogs go where the last table sent them.
@@ -129,6 +145,8 @@ pub struct DesiredState {
     pub listener_index: BTreeMap<Socket, u16>,
     pub endpoint_index: BTreeMap<Socket, u16>,
     pub host_index: BTreeMap<Socket, u16>,
+    /// Choices by [`rule::key`].
+    pub rule_index: BTreeMap<Socket, u16>,
     /// Rows of [`lb_common::maps::ports`].
     pub ports: [Box<PortSet>; 2],
     /// By name; for people, not for maps.
@@ -137,7 +155,7 @@ pub struct DesiredState {
     pub notices: Vec<String>,
 }
 
-/// Share of new dialogs of each backend of `service`: exact slots / 65,536.
+/// Share of new dialogs of each backend in the own set of `service`: exact slots / 65,536.
 #[must_use]
 pub fn shares(desired: &DesiredState, service: &str) -> BTreeMap<String, f64> {
     desired
@@ -145,7 +163,7 @@ pub fn shares(desired: &DesiredState, service: &str) -> BTreeMap<String, f64> {
         .get(service)
         .map(|state| {
             let share = |slots: u32| f64::from(slots) / lb_common::table::SLOTS as f64;
-            state.backends.iter().map(|b| (b.name.clone(), share(b.slots))).collect()
+            state.own.backends.iter().map(|b| (b.name.clone(), share(b.slots))).collect()
         })
         .unwrap_or_default()
 }
@@ -206,6 +224,7 @@ impl<'a> Builder<'a> {
             listener_index: BTreeMap::new(),
             endpoint_index: BTreeMap::new(),
             host_index: BTreeMap::new(),
+            rule_index: BTreeMap::new(),
             ports: [Box::new([0; 1024]), Box::new([0; 1024])],
             services: BTreeMap::new(),
             notices: Vec::new(),
@@ -220,7 +239,7 @@ impl<'a> Builder<'a> {
             .config
             .services
             .iter()
-            .flat_map(|s| s.backends.iter().map(|b| ((s.name.as_str(), b.name.as_str()), b.admin)))
+            .flat_map(|s| s.all_backends().map(|b| ((s.name.as_str(), b.name.as_str()), b.admin)))
             .collect();
         for view in self.ids.views() {
             let Some(key) = self.ids.bindings.key(view.id) else { continue };
@@ -235,6 +254,7 @@ impl<'a> Builder<'a> {
                 service: listener.service,
                 admin: Admin::value(in_force, by_command),
                 retired: view.retired.into(),
+                ..Binding::default()
             };
             self.out.bindings.insert(view.id, binding);
             self.out.backend_names.insert(view.id, Name::new(view.backend));
@@ -243,8 +263,28 @@ impl<'a> Builder<'a> {
 
     fn service(&mut self, service: &Service, cache: &mut TableCache) {
         let Some(id) = self.ids.service(&service.name) else { return };
+        let mut sets: Vec<_> = service
+            .sets()
+            .map(|set| self.set(id, service, set_name(&set), set.backends, cache))
+            .collect();
+        for &vip in &service.listen {
+            self.listener(id, service, socket(vip, service.transport), &sets);
+        }
+        let own = sets.remove(0).0;
+        let rules = sets.into_iter().map(|(state, _)| state).collect();
+        self.out.services.insert(service.name.clone(), ServiceState { id, own, rules });
+    }
+
+    fn set(
+        &mut self,
+        id: u16,
+        service: &Service,
+        name: String,
+        backends: &[Backend],
+        cache: &mut TableCache,
+    ) -> (SetState, SetTable) {
         let mut backends: Vec<_> =
-            service.backends.iter().map(|backend| self.backend(service, backend)).collect();
+            backends.iter().map(|backend| self.backend(service, backend)).collect();
         backends.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let suspected = self.inputs.suspected.contains(&service.name);
         let is_usable = |backend: &BackendState| {
@@ -253,14 +293,14 @@ impl<'a> Builder<'a> {
                 && backend.admin == Admin::Ready
         };
         let nobody = !backends.iter().any(is_usable);
-        let kept = if nobody { self.kept(id, service, &backends) } else { BTreeSet::new() };
+        let kept = if nobody { self.kept(id, service, &name, &backends) } else { BTreeSet::new() };
         let members = backends.iter().map(|backend| SetMember {
             name: backend.name.clone(),
             priority: backend.priority,
             weight: backend.weight,
             usable: is_usable(backend) || kept.contains(&backend.endpoint),
         });
-        let set = SetTable::new(members.collect(), cache);
+        let set = SetTable::new(members.collect(), service.balance, cache);
         for backend in &mut backends {
             backend.slots = set.slots(&backend.name);
             if let Some(endpoint) = self.ids.endpoint(&backend.endpoint) {
@@ -268,29 +308,32 @@ impl<'a> Builder<'a> {
                     is_up(backend.standing, suspected) || kept.contains(&backend.endpoint);
             }
         }
-        for &vip in &service.listen {
-            self.listener(id, service, socket(vip, service.transport), &backends, &set);
-        }
-        let state = ServiceState {
-            id,
+        let state = SetState {
+            name,
             active_priority: set.active_priority.filter(|_tier| !nobody),
             keeps_last: !kept.is_empty(),
             table_digest: set.table.digest(),
             backends,
         };
-        self.out.services.insert(service.name.clone(), state);
+        (state, set)
     }
 
     /// `all_down: keep-last`: the backends among which the last table shared out, but for those that
     /// the operator has taken out since.
-    fn kept(&self, id: u16, service: &Service, backends: &[BackendState]) -> BTreeSet<Socket> {
+    fn kept(
+        &self,
+        id: u16,
+        service: &Service,
+        set: &str,
+        backends: &[BackendState],
+    ) -> BTreeSet<Socket> {
         if service.all_down != AllDown::KeepLast {
             return BTreeSet::new();
         }
         // All listeners of a service share out alike.
         let choice = service.listen.first().and_then(|&vip| {
             let listener = self.ids.listener(id, socket(vip, service.transport))?;
-            self.ids.choice(listener, OWN_SET)
+            self.ids.choice(listener, set)
         });
         let last = choice.map(|choice| (self.last)(choice)).unwrap_or_default();
         let ready = backends.iter().filter(|backend| backend.admin == Admin::Ready);
@@ -319,14 +362,80 @@ impl<'a> Builder<'a> {
         service: u16,
         config: &Service,
         vip: Socket,
-        backends: &[BackendState],
-        set: &SetTable,
+        sets: &[(SetState, SetTable)],
     ) {
         let Some(id) = self.ids.listener(service, vip) else { return };
-        let Some(choice) = self.ids.choice(id, OWN_SET) else { return };
+        let choices: Vec<_> =
+            sets.iter().map(|(state, set)| self.choice(id, service, state, set)).collect();
+        let Some(&Some(own)) = choices.first() else { return };
+        let mut record = Listener {
+            socket: vip,
+            service,
+            choice: own,
+            balance: balance_value(config.balance),
+            affinity: match config.affinity {
+                Affinity::Dialog => affinity::DIALOG,
+                Affinity::None => affinity::NONE,
+            },
+            keepalive: match config.keepalive {
+                Keepalive::Absorb => keepalive::ABSORB,
+                Keepalive::Forward => keepalive::FORWARD,
+            },
+            all_down: match config.all_down {
+                AllDown::Reject | AllDown::KeepLast => all_down::REJECT,
+                AllDown::Drop => all_down::DROP,
+            },
+            malformed: match config.malformed {
+                Malformed::Forward => malformed::FORWARD,
+                Malformed::Drop => malformed::DROP,
+            },
+            failover: match config.in_dialog_failover {
+                InDialogFailover::Rehash => failover::REHASH,
+                InDialogFailover::Keep => failover::KEEP,
+            },
+            ..Listener::default()
+        };
+        for (set, choice) in config.sets().zip(choices) {
+            let Some(choice) = choice else { continue };
+            self.rules(&mut record, id, set.kind, choice);
+        }
+        self.out.listeners.insert(id, record);
+        self.out.listener_index.insert(vip, id);
+        add_port(&mut self.out.ports[0], vip);
+    }
+
+    /// The rules that lead to `choice`.
+    fn rules(&mut self, record: &mut Listener, id: u16, kind: SetKind<'_>, choice: u16) {
+        match kind {
+            SetKind::Own => {}
+            SetKind::Methods(methods) => {
+                for &method in methods {
+                    record.methods |= 1 << method as u32;
+                    let key = rule::key(id, rule::METHOD, method as u64);
+                    self.out.rule_index.insert(key, choice);
+                }
+            }
+            SetKind::Domains(patterns) => {
+                for pattern in patterns {
+                    let (flag, kind) = if pattern.below {
+                        (domains::BELOW, rule::BELOW)
+                    } else {
+                        (domains::EXACT, rule::DOMAIN)
+                    };
+                    record.domains |= flag;
+                    let hash = DomainHash::of(self.inputs.key, pattern.domain.as_bytes());
+                    self.out.rule_index.insert(rule::key(id, kind, hash.value()), choice);
+                }
+            }
+        }
+    }
+
+    /// The choice of a set at one listener.
+    fn choice(&mut self, id: u16, service: u16, state: &SetState, set: &SetTable) -> Option<u16> {
+        let choice = self.ids.choice(id, &state.name)?;
         let mut list =
             MemberList { members: [0; MEMBERS], orders: [MemberOrder::default(); MEMBERS] };
-        for (index, backend) in backends.iter().enumerate() {
+        for (index, backend) in state.backends.iter().enumerate() {
             let endpoint = self.ids.endpoint(&backend.endpoint);
             let Some((endpoint, binding)) =
                 endpoint.and_then(|endpoint| Some((endpoint, self.ids.binding(id, endpoint)?)))
@@ -340,49 +449,23 @@ impl<'a> Builder<'a> {
                 *order = MemberOrder { priority: backend.priority, weight: backend.weight };
             }
             self.primary.entry(endpoint).or_insert(binding);
+            if let Some(record) = self.out.bindings.get_mut(&binding)
+                && record.home == 0
+            {
+                record.home = choice;
+            }
         }
-        let balance = match config.balance {
-            Balance::CallId => balance::CALL_ID,
-        };
-        let failover = match config.in_dialog_failover {
-            InDialogFailover::Rehash => failover::REHASH,
-            InDialogFailover::Keep => failover::KEEP,
-        };
-        let keepalive = match config.keepalive {
-            Keepalive::Absorb => keepalive::ABSORB,
-            Keepalive::Forward => keepalive::FORWARD,
-        };
-        let malformed = match config.malformed {
-            Malformed::Forward => malformed::FORWARD,
-            Malformed::Drop => malformed::DROP,
-        };
-        let all_down = match config.all_down {
-            AllDown::Reject | AllDown::KeepLast => all_down::REJECT,
-            AllDown::Drop => all_down::DROP,
-        };
-        let record = Listener {
-            socket: vip,
-            service,
-            choice,
-            balance,
-            failover,
-            keepalive,
-            malformed,
-            all_down,
-            ..Listener::default()
-        };
-        self.out.listeners.insert(id, record);
-        self.out.listener_index.insert(vip, id);
-        add_port(&mut self.out.ports[0], vip);
-        self.out.set_names.insert(choice, Name::new(OWN_SET));
+        let name = Name::new(&state.name);
+        self.out.set_names.insert(choice, name);
         let desired = DesiredChoice {
             listener: id,
             service,
-            set: Name::new(OWN_SET),
+            set: name,
             list: Arc::new(list),
             table: Arc::clone(&set.table),
         };
         self.out.choices.insert(choice, desired);
+        Some(choice)
     }
 
     /// All endpoints, those of retired bindings included.
@@ -462,6 +545,21 @@ impl<'a> Builder<'a> {
                 network.host_addresses.len()
             ));
         }
+    }
+}
+
+/// The value of a `balance` in a listener.
+#[must_use]
+pub const fn balance_value(balance: Balance) -> u8 {
+    match balance {
+        Balance::CallId => balance::CALL_ID,
+        Balance::SourceIp => balance::SOURCE_IP,
+        Balance::RequestUser => balance::REQUEST_USER,
+        Balance::RequestDomain => balance::REQUEST_DOMAIN,
+        Balance::FromUser => balance::FROM_USER,
+        Balance::ToUser => balance::TO_USER,
+        Balance::RoundRobin => balance::ROUND_ROBIN,
+        Balance::LeastDialogs => balance::LEAST_DIALOGS,
     }
 }
 

@@ -9,13 +9,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     addr::{self, Socket},
+    hash::{self, HashKey},
     maps::Capacities,
+    service::Name,
 };
 
-use crate::config::model::{Config, Service, SpoofCheck, Transport};
+use crate::config::model::{Config, Service, Set, SpoofCheck, Transport};
 
 /// Name of a service's own set; sets of rules have others.
 pub const OWN_SET: &str = "";
+
+/// The name of a set as the maps have it: names that are too long end in a digest.
+#[must_use]
+pub fn set_name(set: &Set<'_>) -> String {
+    let name = set.name();
+    if name.len() <= Name::MAX {
+        return name;
+    }
+    let digest = hash::bytes(HashKey { k0: 0, k1: 0 }, name.as_bytes());
+    // Domains are ASCII.
+    format!("{}~{digest:016x}", name.get(..Name::MAX - 17).unwrap_or_default())
+}
 
 /// A configured number of things exceeds what the maps were made for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +153,7 @@ impl Ids {
             listeners: Pool::new("listeners", "limits.services (4 each)", capacities.listeners),
             endpoints: Pool::new("endpoints", "limits.endpoints", capacities.endpoints),
             bindings: Pool::new("bindings", "limits.bindings", capacities.bindings),
-            choices: Pool::new("sets", "limits.services (4 each)", capacities.choices),
+            choices: Pool::new("sets", "limits.services (8 each)", capacities.choices),
             info: BTreeMap::new(),
             spoof: BTreeMap::new(),
         }
@@ -172,7 +186,7 @@ impl Ids {
         self.listeners.claim(listeners.iter().map(|(_, key)| *key), &occupied.listeners)?;
         self.endpoints.claim(
             config.services.iter().flat_map(|service| {
-                service.backends.iter().map(|b| socket(b.address, service.transport))
+                service.all_backends().map(|b| socket(b.address, service.transport))
             }),
             &occupied.endpoints,
         )?;
@@ -181,7 +195,7 @@ impl Ids {
         let mut strictest: BTreeMap<u16, u8> = BTreeMap::new();
         for (service, key) in &listeners {
             let Some(listener) = self.listeners.id(key) else { continue };
-            for backend in &service.backends {
+            for backend in service.all_backends() {
                 let Some(endpoint) = self.endpoints.id(&socket(backend.address, service.transport))
                 else {
                     continue;
@@ -213,8 +227,10 @@ impl Ids {
 
         let choices: BTreeSet<ChoiceKey> = listeners
             .iter()
-            .filter_map(|(_, key)| self.listeners.id(key))
-            .map(|listener| ChoiceKey { listener, set: OWN_SET.to_owned() })
+            .filter_map(|(service, key)| Some((service, self.listeners.id(key)?)))
+            .flat_map(|(service, listener)| {
+                service.sets().map(move |set| ChoiceKey { listener, set: set_name(&set) })
+            })
             .collect();
         self.choices.retain(|key| choices.contains(key));
         self.choices.claim(choices.into_iter(), &occupied.choices)?;

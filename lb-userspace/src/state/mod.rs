@@ -7,6 +7,7 @@ use lb_common::backend::admin;
 pub use crate::config::model::Admin;
 use crate::config::model::Config;
 
+pub mod choose;
 pub mod desired;
 pub mod ids;
 pub mod route;

@@ -10,10 +10,10 @@ use lb_common::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    table::{SlotTable, TableCache},
+    table::{Fill, SlotTable, TableCache},
     tier::{self, Active, Member},
 };
-use crate::config::model::{Admin, Backend, Service};
+use crate::config::model::{Admin, Backend, Balance, Service};
 
 /// Set before the secret, so that its digest serves this purpose alone.
 const DOMAIN: &[u8] = b"sip-lb call-id hash key 1\0";
@@ -61,9 +61,10 @@ pub struct SetMember {
 }
 
 impl SetTable {
-    /// Sorts `members` by name (the member index), picks the tier and fills the table.
+    /// Sorts `members` by name (the member index), picks the tier and fills the table that
+    /// `balance` needs.
     #[must_use]
-    pub fn new(mut members: Vec<SetMember>, cache: &mut TableCache) -> Self {
+    pub fn new(mut members: Vec<SetMember>, balance: Balance, cache: &mut TableCache) -> Self {
         members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let judged: Vec<_> = members
             .iter()
@@ -77,7 +78,8 @@ impl SetTable {
                 Some(Contender { member: index as u8, seed: seed(name), weight })
             })
             .collect();
-        Self { members, active_priority: priority, table: cache.table(&contenders) }
+        let fill = if balance == Balance::RoundRobin { Fill::Sequence } else { Fill::Rendezvous };
+        Self { members, active_priority: priority, table: cache.table(fill, &contenders) }
     }
 
     /// Slots of the backend called `name`; 0 if there is none.
@@ -111,7 +113,12 @@ impl SetTable {
 /// The table of a configured set with every backend up but those in `down`; those that the
 /// configuration drains or keeps in maintenance have no slots.
 #[must_use]
-pub fn expected(backends: &[Backend], down: &BTreeSet<&str>, cache: &mut TableCache) -> SetTable {
+pub fn expected(
+    backends: &[Backend],
+    balance: Balance,
+    down: &BTreeSet<&str>,
+    cache: &mut TableCache,
+) -> SetTable {
     let members = backends
         .iter()
         .map(|b| SetMember {
@@ -121,7 +128,7 @@ pub fn expected(backends: &[Backend], down: &BTreeSet<&str>, cache: &mut TableCa
             usable: b.admin == Admin::Ready && !down.contains(b.name.as_str()),
         })
         .collect();
-    SetTable::new(members, cache)
+    SetTable::new(members, balance, cache)
 }
 
 /// Text that cannot be a Call-ID.
@@ -142,6 +149,6 @@ pub fn backend_of(
 ) -> Result<Option<String>, NotACallId> {
     let hash =
         call_id_hash(key, call_id.as_bytes()).ok_or_else(|| NotACallId(call_id.to_owned()))?;
-    let set = expected(&service.backends, down, &mut TableCache::default());
+    let set = expected(&service.backends, service.balance, down, &mut TableCache::default());
     Ok(set.backend(hash).map(str::to_owned))
 }

@@ -27,6 +27,14 @@ impl SlotTable {
         Self::new(slots)
     }
 
+    /// Fills a table for round-robin ([`table::sequence`]).
+    #[must_use]
+    pub fn sequence(contenders: &[Contender]) -> Self {
+        let mut slots = Box::new([NO_MEMBER; SLOTS]);
+        table::sequence(contenders, &mut slots);
+        Self::new(slots)
+    }
+
     #[must_use]
     pub fn slots(&self) -> &Table {
         &self.slots
@@ -64,8 +72,17 @@ impl fmt::Debug for SlotTable {
     }
 }
 
+/// How a table is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fill {
+    /// For hashes: see [`table::fill`].
+    Rendezvous,
+    /// For round-robin: see [`table::sequence`].
+    Sequence,
+}
+
 /// What a table is made of: member, seed and weight of each contender.
-type Key = Vec<(u8, u64, u16)>;
+type Key = (Fill, Vec<(u8, u64, u16)>);
 
 /// Tables by content, the most recently used kept.
 #[derive(Debug, Default)]
@@ -86,13 +103,17 @@ impl TableCache {
     const SPARE: usize = 64;
 
     /// The table of `contenders`.
-    pub fn table(&mut self, contenders: &[Contender]) -> Arc<SlotTable> {
+    pub fn table(&mut self, fill: Fill, contenders: &[Contender]) -> Arc<SlotTable> {
         self.tick += 1;
         let key = contenders.iter().map(|c| (c.member, c.seed, c.weight)).collect();
         let fills = &mut self.fills;
-        let entry = self.tables.entry(key).or_insert_with(|| {
+        let entry = self.tables.entry((fill, key)).or_insert_with(|| {
             *fills += 1;
-            Entry { table: Arc::new(SlotTable::fill(contenders)), used: 0 }
+            let table = match fill {
+                Fill::Rendezvous => SlotTable::fill(contenders),
+                Fill::Sequence => SlotTable::sequence(contenders),
+            };
+            Entry { table: Arc::new(table), used: 0 }
         });
         entry.used = self.tick;
         Arc::clone(&entry.table)
@@ -141,9 +162,9 @@ mod tests {
     #[test]
     fn a_table_is_computed_once_and_shared() {
         let mut cache = TableCache::default();
-        let first = cache.table(&contenders(3));
-        let other = cache.table(&contenders(2));
-        let again = cache.table(&contenders(3));
+        let first = cache.table(Fill::Rendezvous, &contenders(3));
+        let other = cache.table(Fill::Rendezvous, &contenders(2));
+        let again = cache.table(Fill::Rendezvous, &contenders(3));
         assert!(Arc::ptr_eq(&first, &again));
         assert!(first != other);
         assert_eq!(cache.fills(), 2);
@@ -152,17 +173,17 @@ mod tests {
     #[test]
     fn trimming_keeps_tables_in_use_and_the_most_recent() {
         let mut cache = TableCache::default();
-        let held = cache.table(&contenders(1));
+        let held = cache.table(Fill::Rendezvous, &contenders(1));
         for weight in 1..=100u16 {
-            cache.table(&[Contender { member: 0, seed: 1, weight }]);
+            cache.table(Fill::Rendezvous, &[Contender { member: 0, seed: 1, weight }]);
         }
         cache.trim();
         assert_eq!(cache.tables.len(), TableCache::SPARE + 1);
         let fills = cache.fills();
-        assert!(Arc::ptr_eq(&held, &cache.table(&contenders(1))));
-        cache.table(&[Contender { member: 0, seed: 1, weight: 100 }]);
+        assert!(Arc::ptr_eq(&held, &cache.table(Fill::Rendezvous, &contenders(1))));
+        cache.table(Fill::Rendezvous, &[Contender { member: 0, seed: 1, weight: 100 }]);
         assert_eq!(cache.fills(), fills);
-        cache.table(&[Contender { member: 0, seed: 1, weight: 1 }]);
+        cache.table(Fill::Rendezvous, &[Contender { member: 0, seed: 1, weight: 1 }]);
         assert_eq!(cache.fills(), fills + 1);
     }
 

@@ -6,10 +6,14 @@ use lb_common::hash::{self, HashKey};
 use proptest::prelude::*;
 
 use super::{
-    route::{NotACallId, SetMember, SetTable, backend_of, call_id_hash, derive_key, expected},
+    route::{NotACallId, SetMember, SetTable, backend_of, call_id_hash, derive_key},
     table::TableCache,
 };
-use crate::config::model::{Admin, Backend};
+use crate::config::model::{Admin, Backend, Balance};
+
+fn expected(backends: &[Backend], down: &BTreeSet<&str>, cache: &mut TableCache) -> SetTable {
+    super::route::expected(backends, Balance::CallId, down, cache)
+}
 
 fn backends(spec: &[(&str, u16, u16)]) -> Vec<Backend> {
     spec.iter()
@@ -120,7 +124,7 @@ fn order_and_company_in_the_file_change_no_table() {
 #[test]
 fn without_a_usable_member_nobody_is_chosen() {
     let member = SetMember { name: "a".to_owned(), priority: 1, weight: 1, usable: false };
-    let set = SetTable::new(vec![member], &mut TableCache::default());
+    let set = SetTable::new(vec![member], Balance::CallId, &mut TableCache::default());
     assert_eq!((set.backend(7), set.active_priority, set.share("a")), (None, None, 0.0));
 }
 
@@ -131,7 +135,10 @@ fn the_backend_of_a_call_id_is_the_one_whose_slot_it_has() {
         listen: vec!["203.0.113.10:5060".parse().unwrap()],
         transport: crate::config::model::Transport::Udp,
         forward: crate::config::model::Forward::Nat,
-        balance: crate::config::model::Balance::CallId,
+        balance: Balance::CallId,
+        affinity: crate::config::model::Affinity::Dialog,
+        domains: Vec::new(),
+        methods: Vec::new(),
         in_dialog_failover: crate::config::model::InDialogFailover::Rehash,
         keepalive: crate::config::model::Keepalive::Absorb,
         malformed: crate::config::model::Malformed::Forward,

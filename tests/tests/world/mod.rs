@@ -157,13 +157,13 @@ impl World {
 
     /// The address of a backend.
     pub fn address(&self, backend: &str) -> SocketAddr {
-        let mut all = self.config.services.iter().flat_map(|s| &s.backends);
+        let mut all = self.config.services.iter().flat_map(config::model::Service::all_backends);
         all.find(|b| b.name == backend).unwrap().address
     }
 
     /// The name of the backend at an address.
     pub fn name(&self, address: SocketAddr) -> &str {
-        let mut all = self.config.services.iter().flat_map(|s| &s.backends);
+        let mut all = self.config.services.iter().flat_map(config::model::Service::all_backends);
         &all.find(|b| b.address == address).unwrap().name
     }
 

@@ -11,7 +11,7 @@ use crate::{
     maps::faulty::Fault,
     state::{
         Admin, Standing,
-        desired::{ServiceState, shares},
+        desired::{SetState, shares},
         table::TableCache,
     },
 };
@@ -29,8 +29,8 @@ fn told(all_down: AllDown) -> Told {
     told
 }
 
-fn state(world: &World) -> ServiceState {
-    world.reconciler.desired().unwrap().services["trunk"].clone()
+fn state(world: &World) -> SetState {
+    world.reconciler.desired().unwrap().services["trunk"].own.clone()
 }
 
 /// Shares of gw1, gw2, gw3 in per cent.

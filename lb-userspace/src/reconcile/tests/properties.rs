@@ -122,8 +122,8 @@ proptest! {
             world.maps.fault = fault;
             let desired = world.reconciler.desired().unwrap();
             for state in desired.services.values() {
-                let slots: u32 = state.backends.iter().map(|b| b.slots).sum();
-                let expected = if state.active_priority.is_some() { 65_536 } else { 0 };
+                let slots: u32 = state.own.backends.iter().map(|b| b.slots).sum();
+                let expected = if state.own.active_priority.is_some() { 65_536 } else { 0 };
                 prop_assert_eq!(slots, expected);
             }
         }

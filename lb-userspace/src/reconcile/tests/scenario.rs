@@ -17,8 +17,9 @@ use lb_common::{
 use super::watched::{Clock, Watched};
 use crate::{
     config::model::{
-        AllDown, Backend, Balance, Config, ControllerLost, Dialogs, Forward, InDialogFailover,
-        Keepalive, Limits, Malformed, PanicMode, Service, SpoofCheck, Transport, XdpMode,
+        Affinity, AllDown, Backend, Balance, Config, ControllerLost, Dialogs, Forward,
+        InDialogFailover, Keepalive, Limits, Malformed, PanicMode, Service, SpoofCheck, Transport,
+        XdpMode,
     },
     maps::{
         LbMaps,
@@ -143,6 +144,9 @@ pub(super) fn service(name: &str, vips: &[&str], backends: &[(&str, &str, u16, u
         transport: Transport::Udp,
         forward: Forward::Nat,
         balance: Balance::CallId,
+        affinity: Affinity::Dialog,
+        domains: Vec::new(),
+        methods: Vec::new(),
         in_dialog_failover: InDialogFailover::Rehash,
         keepalive: Keepalive::Absorb,
         malformed: Malformed::Forward,
