@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
 };
 use lb_common::{
-    addr::{Addr, UDP},
+    addr::{Addr, Mac, UDP},
     checksum::Update,
     sip::Window as _,
     stun::{self, Kind},
@@ -117,12 +117,19 @@ pub extern "C" fn stun_turn(ctx: *mut xdp_md, packed: u64, shift: u32) -> u32 {
     turn_round(Packet::of(ctx), packed, shift & 0xfff).unwrap_or(0)
 }
 
-/// Moves IP addresses and ports, swapped, and the transaction id to where the answer wants them, from
-/// `shift` bytes behind where the packet of [`stun`] had them; 1 = done.
+/// Moves the IP addresses, swapped, to where the answer wants them, from `shift` bytes behind where the
+/// packet of [`stun`] had them; 1 = done.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn stun_move(ctx: *mut xdp_md, packed: u64, shift: u32) -> u32 {
+pub extern "C" fn stun_move_ip(ctx: *mut xdp_md, packed: u64, shift: u32) -> u32 {
     move_addresses(Packet::of(ctx), packed, shift & 0xfff).is_some().into()
+}
+
+/// Moves ports, swapped, and the transaction id; as [`stun_move_ip`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stun_move_udp(ctx: *mut xdp_md, packed: u64, shift: u32) -> u32 {
+    move_message(Packet::of(ctx), packed, shift & 0xfff).is_some().into()
 }
 
 /// 1 if the sender of the packet of [`stun`] can be answered.
@@ -192,7 +199,9 @@ fn reply(packet: Packet, packed: u64) -> Option<u32> {
         _ => return None,
     }
     // From the front to the back, as everything moves towards the front; then the end is free.
-    if stun_move(packet.context(), packed, shift) == 0 {
+    if stun_move_ip(packet.context(), packed, shift) == 0
+        || stun_move_udp(packet.context(), packed, shift) == 0
+    {
         return None;
     }
     let surplus = packet.forget(payload.excess(length, end));
@@ -242,8 +251,10 @@ fn turn_round(packet: Packet, packed: u64, shift: u32) -> Option<u32> {
     if unsafe { bpf_xdp_adjust_head(packet.context(), -(shift as i32)) } != 0 {
         return Some(2);
     }
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = packet.read(shift)?;
-    packet.write(0, [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])?;
+    let destination: Mac = packet.read(shift)?;
+    let source: Mac = packet.read(shift + 6)?;
+    packet.write(0, source)?;
+    packet.write(6, destination)?;
     for at in [12, 14, 16, 18, 20] {
         if at >= l3 {
             break;
@@ -255,19 +266,22 @@ fn turn_round(packet: Packet, packed: u64, shift: u32) -> Option<u32> {
 
 #[inline(always)]
 fn move_addresses(packet: Packet, packed: u64, shift: u32) -> Option<()> {
+    let (_, l3) = Payload::unpack(packet, packed);
+    let from = shift + l3;
+    if packed & IS_V4 != 0 {
+        let [s0, s1, s2, s3, d0, d1, d2, d3] = packet.read(from + 12)?;
+        return packet.write(l3 + 12, [d0, d1, d2, d3, s0, s1, s2, s3]);
+    }
+    let source: [u8; 16] = packet.read(from + 8)?;
+    let destination: [u8; 16] = packet.read(from + 24)?;
+    packet.write(l3 + 8, destination)?;
+    packet.write(l3 + 24, source)
+}
+
+#[inline(always)]
+fn move_message(packet: Packet, packed: u64, shift: u32) -> Option<()> {
     let (payload, l3) = Payload::unpack(packet, packed);
-    let l4 = if packed & IS_V4 != 0 {
-        let [s0, s1, s2, s3, d0, d1, d2, d3] = packet.read(shift + l3 + 12)?;
-        packet.write(l3 + 12, [d0, d1, d2, d3, s0, s1, s2, s3])?;
-        l3 + IPV4
-    } else {
-        let source: [u8; 16] = packet.read(shift + l3 + 8)?;
-        let destination: [u8; 16] = packet.read(shift + l3 + 24)?;
-        packet.write(l3 + 8, destination)?;
-        packet.write(l3 + 24, source)?;
-        l3 + IPV6
-    };
-    let l4 = packet.forget(l4);
+    let l4 = packet.forget(l3 + if packed & IS_V4 != 0 { IPV4 } else { IPV6 });
     let message = shift + payload.start();
     let [a, b, c, d] = packet.read(message.wrapping_sub(UDP_HEADER))?;
     let transaction: [u8; 12] = packet.read(message + 8)?;
