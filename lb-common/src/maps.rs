@@ -62,6 +62,9 @@ pub mod name {
     pub const SLOW_PATH: &str = "SLOW_PATH";
     pub const DESK: &str = "DESK";
 
+    /// Ring of aya-log: what the program itself has to say.
+    pub const LOGS: &str = "AYA_LOGS";
+
     /// All of the above.
     pub const ALL: &[&str] = &[
         SETTINGS,
@@ -95,6 +98,7 @@ pub mod name {
         DECISION,
         SLOW_PATH,
         DESK,
+        LOGS,
     ];
 }
 

@@ -10,6 +10,7 @@ mod count;
 mod dialog;
 mod egress;
 mod examine;
+mod fault;
 mod maps;
 mod packet;
 mod parse;
@@ -37,6 +38,7 @@ pub fn sip_lb(ctx: XdpContext) -> u32 {
     let outcome = match pipeline::balance(Packet::new(&ctx)) {
         Ok(outcome) => outcome,
         Err(verdict) => {
+            fault::report(Packet::new(&ctx), verdict);
             let exit = match verdict.kind() {
                 Kind::Pass => Exit::Pass,
                 Kind::Forward | Kind::Reply | Kind::Drop | Kind::SlowPath | Kind::Answer => {

@@ -82,6 +82,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     let admin = socket::bind(&config.admin_socket)?;
     let http = http::bind(config.metrics_listen).await?;
     let mut opened = datapath::live::open(&config.pin_dir, &datapath::load::capacities(&config))?;
+    datapath::logs::forward(&config.pin_dir, &datapath::load::capacities(&config))?;
     let slow_path = Arc::new(Counts::default());
     let sender = Sender::open().context("cannot open raw sockets, which needs CAP_NET_RAW")?;
     let rings = std::mem::take(&mut opened.rings);

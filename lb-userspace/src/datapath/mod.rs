@@ -17,6 +17,7 @@ pub mod interfaces;
 pub mod live;
 pub mod load;
 pub mod loads;
+pub mod logs;
 mod migrate;
 pub mod pins;
 pub mod private;
