@@ -45,6 +45,21 @@ impl Clock {
         ((since.wrapping_mul(self.rate) >> 36) as u32) % EPOCHS
     }
 
+    /// Ticks of 1/1024 s at `jiffies`, modulo 2³².
+    #[inline(always)]
+    #[must_use]
+    pub const fn ticks(&self, jiffies: u64) -> u32 {
+        // rate / 2³⁶ epochs a jiffy, 2¹⁸ ticks an epoch.
+        (jiffies.wrapping_sub(self.base).wrapping_mul(self.rate) >> 18) as u32
+    }
+
+    /// The same by the replay cell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn replay_ticks(&self) -> u32 {
+        (self.seconds << 10) as u32
+    }
+
     /// The epoch by the replay cell.
     #[inline(always)]
     #[must_use]
@@ -80,6 +95,18 @@ mod tests {
                 assert_eq!(clock.epoch(at + 8 * hz), (epoch % 128) as u32, "hz {hz} day {day}");
                 assert_eq!(clock.epoch(at + 248 * hz), (epoch % 128) as u32, "hz {hz} day {day}");
                 assert_eq!(clock.epoch(at + 264 * hz), ((epoch + 1) % 128) as u32, "hz {hz}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_has_1024_ticks_at_every_tick_rate() {
+        for hz in [100, 250, 300, 1000] {
+            let clock = Clock::new(4_294_667_296, hz, 43);
+            for seconds in [1u64, 30, 86_400] {
+                let ticks = clock.ticks(clock.base + seconds * hz);
+                let off = i64::from(ticks) - (seconds as i64) * 1024;
+                assert!(off.abs() <= 1 + seconds as i64 / 100, "hz {hz} after {seconds} s: {off}");
             }
         }
     }

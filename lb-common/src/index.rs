@@ -32,8 +32,14 @@ pub const fn slots(entries: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub const fn first(socket: &Socket, mask: u32) -> u32 {
-    let [high, low] = socket.addr.words();
-    let mixed = (high ^ low.rotate_left(29) ^ (socket.tail() as u64).rotate_left(7))
+    place(socket.addr.words(), socket.tail(), mask)
+}
+
+/// The same for what [`Addr::words`](crate::addr::Addr::words) and [`Socket::tail`] give.
+#[inline(always)]
+#[must_use]
+pub const fn place([high, low]: [u64; 2], tail: u32, mask: u32) -> u32 {
+    let mixed = (high ^ low.rotate_left(29) ^ (tail as u64).rotate_left(7))
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32 & mask
 }

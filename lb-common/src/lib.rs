@@ -17,6 +17,7 @@ pub mod backend;
 pub mod checksum;
 pub mod clock;
 pub mod dialog;
+pub mod fragment;
 pub mod hash;
 pub mod index;
 pub mod maps;

@@ -3,7 +3,7 @@
 use crate::{
     backend::{Binding, Endpoint, Route},
     clock::Clock,
-    dialog,
+    dialog, fragment,
     hash::HashKey,
     index::{self, Slot},
     service::{Interface, Listener, Name},
@@ -38,6 +38,7 @@ pub mod name {
     pub const ENDPOINT_INDEX: &str = "ENDPOINT_INDEX";
     pub const HOST_INDEX: &str = "HOST_INDEX";
     pub const RULE_INDEX: &str = "RULE_INDEX";
+    pub const ADDRESS_INDEX: &str = "ADDRESS_INDEX";
     pub const INTERFACES: &str = "INTERFACES";
     pub const LISTENERS: &str = "LISTENERS";
     pub const ENDPOINTS: &str = "ENDPOINTS";
@@ -49,6 +50,9 @@ pub mod name {
     pub const TABLES: &str = "TABLES";
     pub const TOUCHED: &str = "TOUCHED";
     pub const DIALOGS: &str = "DIALOGS";
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    pub const FRAGMENT_COUNT: &str = "FRAGMENT_COUNT";
+    pub const FRAGMENT_DESK: &str = "FRAGMENT_DESK";
     pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
     pub const SET_NAMES: &str = "SET_NAMES";
     pub const BACKEND_NAMES: &str = "BACKEND_NAMES";
@@ -75,6 +79,7 @@ pub mod name {
         ENDPOINT_INDEX,
         HOST_INDEX,
         RULE_INDEX,
+        ADDRESS_INDEX,
         INTERFACES,
         LISTENERS,
         ENDPOINTS,
@@ -86,6 +91,9 @@ pub mod name {
         TABLES,
         TOUCHED,
         DIALOGS,
+        FRAGMENTS,
+        FRAGMENT_COUNT,
+        FRAGMENT_DESK,
         SERVICE_NAMES,
         SET_NAMES,
         BACKEND_NAMES,
@@ -118,8 +126,19 @@ pub mod ports {
     pub const ENDPOINTS: u32 = 1;
 }
 
+/// Bits of the ids in [`name::ADDRESS_INDEX`].
+pub mod address {
+    /// An address of a listener.
+    pub const VIP: u16 = 1;
+    /// An address of an endpoint.
+    pub const BACKEND: u16 = 2;
+}
+
 /// A set of ports: bit `port % 64` of word `port / 64`.
 pub type PortSet = [u64; 1024];
+
+/// Bytes that the kernel adds to an entry of an LRU hash map (`struct htab_elem` and its bucket).
+const FRAGMENT_OVERHEAD: u64 = 80;
 
 /// Addresses of this host that the program knows; more are reported by the controller.
 pub const HOST_ADDRESSES: u32 = 1024;
@@ -143,6 +162,8 @@ pub struct Capacities {
     pub tables: u32,
     /// Lines of eight dialog entries.
     pub dialog_lines: u32,
+    /// Datagrams in fragments that are remembered.
+    pub fragments: u32,
 }
 
 impl Capacities {
@@ -169,6 +190,7 @@ impl Capacities {
             member_lists: choices * 2 + 1,
             tables: tables * 2 + 1,
             dialog_lines: entries / dialog::WAYS as u32,
+            fragments: 8192,
         }
     }
 
@@ -178,14 +200,27 @@ impl Capacities {
         (self.services - 1) * RULES_PER_SERVICE
     }
 
+    /// The same, with another number of datagrams in fragments than the default.
+    #[must_use]
+    pub const fn with_fragments(self, fragments: u32) -> Self {
+        Self { fragments, ..self }
+    }
+
+    /// Addresses of listeners and endpoints that there may be.
+    #[must_use]
+    pub const fn addresses(&self) -> u32 {
+        self.listeners + self.endpoints
+    }
+
     /// `(map, entries)` for every map whose size depends on the configuration.
     #[must_use]
-    pub const fn entries(&self) -> [(&'static str, u32); 18] {
+    pub const fn entries(&self) -> [(&'static str, u32); 20] {
         [
             (name::LISTENER_INDEX, index::slots(self.listeners)),
             (name::ENDPOINT_INDEX, index::slots(self.endpoints)),
             (name::HOST_INDEX, index::slots(HOST_ADDRESSES)),
             (name::RULE_INDEX, index::slots(self.rules())),
+            (name::ADDRESS_INDEX, index::slots(self.addresses())),
             (name::LISTENERS, self.listeners),
             (name::ENDPOINTS, self.endpoints),
             (name::BINDINGS, self.bindings),
@@ -195,6 +230,7 @@ impl Capacities {
             (name::TABLES, self.tables),
             (name::TOUCHED, self.services),
             (name::DIALOGS, self.dialog_lines),
+            (name::FRAGMENTS, self.fragments),
             (name::SERVICE_NAMES, self.services),
             (name::SET_NAMES, self.choices),
             (name::BACKEND_NAMES, self.bindings),
@@ -209,7 +245,8 @@ impl Capacities {
         let slots = index::slots(self.listeners)
             + index::slots(self.endpoints)
             + index::slots(HOST_ADDRESSES)
-            + index::slots(self.rules());
+            + index::slots(self.rules())
+            + index::slots(self.addresses());
         slots as u64 * size_of::<Slot>() as u64
             + self.listeners as u64 * size_of::<Listener>() as u64
             + self.endpoints as u64 * size_of::<Endpoint>() as u64
@@ -220,6 +257,10 @@ impl Capacities {
             + (self.tables as u64 + self.services as u64) * table::SLOTS as u64
             + self.services as u64 * size_of::<Name>() as u64
             + self.dialog_lines as u64 * size_of::<dialog::Line>() as u64
+            + self.fragments as u64
+                * (FRAGMENT_OVERHEAD
+                    + size_of::<fragment::Key>() as u64
+                    + size_of::<fragment::Record>() as u64)
             + self.bindings as u64
                 * (size_of::<Load>() as u64 + size_of::<BindingStats>() as u64 * cpus)
             // Values of per-CPU arrays take eight bytes at least.
@@ -244,6 +285,8 @@ pub const LAYOUT: u64 = {
         size_of::<MemberOrder>(),
         size_of::<table::Members>(),
         size_of::<dialog::Line>(),
+        size_of::<fragment::Key>(),
+        size_of::<fragment::Record>(),
         size_of::<BindingStats>(),
         size_of::<Load>(),
         size_of::<Decision>(),

@@ -5,6 +5,7 @@ use aya::Pod;
 use crate::{
     backend::{Binding, Endpoint, Route},
     clock::Clock,
+    fragment,
     index::Slot,
     maps::Settings,
     service::{Interface, Listener, Name},
@@ -40,6 +41,8 @@ pod!(
     Slot,
     Desk,
     Record,
+    fragment::Key,
+    fragment::Record,
 );
 
 /// The value that `bytes` begin with, and the rest; `None` if there are too few.

@@ -47,6 +47,7 @@ macro_rules! verdicts {
             /// Every verdict, in counter order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
+            #[inline(always)]
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)+ }
             }
@@ -116,13 +117,20 @@ verdicts! {
     /// A STUN Binding request with attributes that must be understood and are not: error 420.
     StunRefused = "stun-refused", Answer;
 
+    /// A later fragment: goes where its first one went.
+    Fragment = "fragment", Forward;
+
     /// A response from a backend.
     Response = "response", Reply;
     /// A request from a backend: a call, an OPTIONS or a NOTIFY that the server starts.
     ServerRequest = "server-request", Reply;
     /// From a backend, not SIP (keepalives that hold pinholes open).
     ServerOther = "server-other", Reply;
+    /// A later fragment from a backend: goes where its first one went.
+    ServerFragment = "server-fragment", Reply;
 
+    /// A later fragment that came before the one it follows: the controller holds it until then.
+    FragmentHeld = "fragment-held", SlowPath;
     /// A request for which no backend is usable in any tier: the controller answers it 503.
     NoBackend = "no-backend", SlowPath;
 
@@ -140,8 +148,12 @@ verdicts! {
     SlowPathOff = "slow-path-off", Drop;
     /// For the controller, which has no room for it.
     SlowPathFull = "slow-path-full", Drop;
-    /// A fragment to a VIP.
-    Fragment = "fragment", Drop;
+    /// A fragment that has passed already.
+    FragmentDuplicate = "fragment-duplicate", Drop;
+    /// A fragment with bytes that have passed already, or beyond the end of its datagram.
+    FragmentOverlap = "fragment-overlap", Drop;
+    /// A later fragment of a datagram whose first fragment was dropped.
+    FragmentDropped = "fragment-dropped", Drop;
     /// A UDP header to or from one of ours whose length contradicts the packet.
     BadLength = "bad-length", Drop;
     /// A backend's address on a packet that did not come from the backend.
@@ -188,6 +200,7 @@ impl Exit {
         }
     }
 
+    #[inline(always)]
     #[must_use]
     pub const fn from_u8(value: u8) -> Option<Self> {
         match value {

@@ -13,7 +13,7 @@ use lb_common::{
 use crate::{
     count,
     dialog::{Dialogs, Whose},
-    egress, maps,
+    egress, fragment, maps,
     pipeline::{Call, Outcome},
     policy::{self, Chosen, Policy},
     rewrite::nat::{self, Side},
@@ -172,6 +172,9 @@ fn deliver(call: &Call, target: &Target, verdict: Verdict) -> Result<Outcome, Ve
     nat::rewrite(call.packet, &call.datagram, Side::Destination, destination)?;
     if call.datagram.hop_limit <= 1 {
         return Err(Verdict::HopLimit);
+    }
+    if call.datagram.is_fragment() {
+        fragment::settle(call.packet, target.id, false);
     }
     let exit = egress::send(call.packet, &call.datagram, &target.endpoint.next_hop)?;
     Ok(Outcome { verdict, exit })

@@ -12,6 +12,13 @@ pub fn jiffies() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
+/// Ticks of 1/1024 s, for fragments.
+#[inline(always)]
+pub fn ticks() -> Result<u32, Verdict> {
+    let clock = maps::clock()?;
+    Ok(if maps::records() { clock.replay_ticks() } else { clock.ticks(jiffies()) })
+}
+
 /// Now, as the dialog table counts.
 #[derive(Clone, Copy)]
 pub struct Now {

@@ -19,13 +19,16 @@ const AF_INET6: u8 = 10;
 /// Sends an already rewritten packet on by `next_hop` if that is known, else by the kernel's routing table, else hands it to the kernel, which resolves the neighbour.
 #[inline(always)]
 pub fn send(packet: Packet, datagram: &Datagram, next_hop: &NextHop) -> Result<Exit, Verdict> {
-    if next_hop.state == next_hop::VALID
-        && (next_hop.mtu == 0 || datagram.ip_len <= u32::from(next_hop.mtu))
-    {
+    if is_known(datagram, next_hop) {
         nat::decrement_hop_limit(packet, datagram)?;
         return transmit(packet, datagram, next_hop);
     }
-    let found = if next_hop.state == next_hop::VALID { None } else { ask_fib(packet, datagram) };
+    // Fragments go all one way, see `send_fragment`.
+    let found = if next_hop.state == next_hop::VALID || datagram.is_fragment() {
+        None
+    } else {
+        ask_fib(packet, datagram)
+    };
     match found {
         Some(next_hop) => {
             nat::decrement_hop_limit(packet, datagram)?;
@@ -36,6 +39,28 @@ pub fn send(packet: Packet, datagram: &Datagram, next_hop: &NextHop) -> Result<E
             Ok(Exit::Pass)
         }
     }
+}
+
+/// The same for a later fragment. What has no known next hop is left to the kernel without asking:
+/// if that puts datagrams together before it forwards them, it needs all of their fragments.
+#[inline(always)]
+pub fn send_fragment(
+    packet: Packet,
+    datagram: &Datagram,
+    next_hop: &NextHop,
+) -> Result<Exit, Verdict> {
+    if !is_known(datagram, next_hop) {
+        count::event(Event::KernelForward);
+        return Ok(Exit::Pass);
+    }
+    nat::decrement_hop_limit(packet, datagram)?;
+    transmit(packet, datagram, next_hop)
+}
+
+#[inline(always)]
+fn is_known(datagram: &Datagram, next_hop: &NextHop) -> bool {
+    next_hop.state == next_hop::VALID
+        && (next_hop.mtu == 0 || datagram.ip_len <= u32::from(next_hop.mtu))
 }
 
 /// The first route whose prefix covers the client, as the controller mirrored it.

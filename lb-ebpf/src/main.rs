@@ -11,6 +11,7 @@ mod dialog;
 mod egress;
 mod examine;
 mod fault;
+mod fragment;
 mod maps;
 mod packet;
 mod parse;
@@ -26,28 +27,27 @@ mod stray;
 mod stun;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::verdict::{Decision, Exit, Kind};
+use lb_common::verdict::{Decision, Exit};
 
-use crate::{packet::Packet, pipeline::Outcome};
+use crate::{
+    packet::Packet,
+    pipeline::{Answer, Outcome},
+};
 
 /// The balancer: decides, counts, and returns the action.
 #[xdp]
 #[inline(always)]
 pub fn sip_lb(ctx: XdpContext) -> u32 {
     maps::record(|decision| *decision = Decision::default());
-    let outcome = match pipeline::balance(Packet::new(&ctx)) {
-        Ok(outcome) => outcome,
-        Err(verdict) => {
-            fault::report(Packet::new(&ctx), verdict);
-            let exit = match verdict.kind() {
-                Kind::Pass => Exit::Pass,
-                Kind::Forward | Kind::Reply | Kind::Drop | Kind::SlowPath | Kind::Answer => {
-                    Exit::Drop
-                }
-            };
-            Outcome { verdict, exit }
-        }
-    };
+    match pipeline::balance(Packet::new(&ctx)) {
+        Answer::Decided(outcome) => action(&outcome),
+        Answer::Counted(action) => action,
+    }
+}
+
+/// Counts a packet and names the action.
+#[inline(always)]
+fn action(outcome: &Outcome) -> u32 {
     count::verdict(outcome.verdict);
     maps::record(|decision| {
         decision.verdict = outcome.verdict as u8;

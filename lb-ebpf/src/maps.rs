@@ -10,12 +10,12 @@ use aya_ebpf::{
     bindings::{BPF_F_CURRENT_CPU, BPF_F_MMAPABLE, xdp_md},
     helpers::generated::bpf_perf_event_output,
     macros::map,
-    maps::{Array, PerCpuArray, PerfEventByteArray},
+    maps::{Array, LruHashMap, PerCpuArray, PerfEventByteArray},
 };
 use lb_common::{
     backend::{Binding, Endpoint, ROUTES as MAX_ROUTES, Route},
     clock::Clock,
-    dialog,
+    dialog, fragment,
     index::Slot,
     maps::{PortSet, Settings},
     service::{INTERFACES as MAX_INTERFACES, Interface, Listener, Name},
@@ -44,6 +44,8 @@ static HOST_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
 static RULE_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
+static ADDRESS_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
 static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
 #[map]
 static LISTENERS: Array<Listener> = Array::with_max_entries(1, 0);
@@ -63,6 +65,12 @@ static TABLES: Array<Table> = Array::with_max_entries(1, 0);
 static TOUCHED: Array<[u8; SLOTS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static DIALOGS: Array<dialog::Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static FRAGMENTS: LruHashMap<fragment::Key, fragment::Record> = LruHashMap::with_max_entries(1, 0);
+#[map]
+static FRAGMENT_COUNT: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static FRAGMENT_DESK: PerCpuArray<Pending> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICT_COUNT as u32, 0);
 #[map]
@@ -104,6 +112,8 @@ mod constant {
     pub(super) static HOST_MASK: u32 = 0;
     #[unsafe(no_mangle)]
     pub(super) static RULE_MASK: u32 = 0;
+    #[unsafe(no_mangle)]
+    pub(super) static ADDRESS_MASK: u32 = 0;
     /// Lines of the dialog table minus one.
     #[unsafe(no_mangle)]
     pub(super) static DIALOG_MASK: u32 = 0;
@@ -137,6 +147,11 @@ pub fn host_mask() -> u32 {
 #[inline(always)]
 pub fn rule_mask() -> u32 {
     constant(&constant::RULE_MASK)
+}
+
+#[inline(always)]
+pub fn address_mask() -> u32 {
+    constant(&constant::ADDRESS_MASK)
 }
 
 #[inline(always)]
@@ -206,6 +221,11 @@ pub fn host_slot(index: u32) -> Option<&'static Slot> {
 #[inline(always)]
 pub fn rule_slot(index: u32) -> Option<&'static Slot> {
     RULE_INDEX.get(index)
+}
+
+#[inline(always)]
+pub fn address_slot(index: u32) -> Option<&'static Slot> {
+    ADDRESS_INDEX.get(index)
 }
 
 #[inline(always)]
@@ -349,6 +369,54 @@ impl Line {
         // SAFETY: as in `load`.
         unsafe { (&raw mut (*self.0)[way as usize & (dialog::WAYS - 1)]).write_volatile(entry) };
     }
+}
+
+/// The record of a datagram in fragments.
+#[inline(always)]
+pub fn fragments(key: &fragment::Key) -> Option<&'static mut fragment::Record> {
+    let record = FRAGMENTS.get_ptr_mut(key)?;
+    // SAFETY: a valid map value. Other CPUs may change it meanwhile, and the kernel may give the
+    // place to another datagram: at worst a fragment is misjudged, and the datagram lost.
+    Some(unsafe { &mut *record })
+}
+
+#[inline(always)]
+pub fn put_fragments(key: &fragment::Key, record: &fragment::Record) -> Result<(), Verdict> {
+    FRAGMENTS.insert(key, record, 0).map_err(|_| Verdict::MissingMap)
+}
+
+/// The number of datagrams in fragments that were sent on so far, this one included.
+#[inline(always)]
+pub fn count_fragments() -> Result<u32, Verdict> {
+    let count = FRAGMENT_COUNT.get_ptr_mut(0).ok_or(Verdict::MissingMap)?;
+    let mut number = 1u64;
+    // SAFETY: the one value of the map, aligned; the instruction adds to it and returns what it was
+    // (kernel 5.12), whatever other CPUs do. The compiler has none for it in programs for BPF.
+    unsafe {
+        asm!(
+            "{0} = atomic_fetch_add((u64 *)({1} + 0), {0})",
+            inout(reg) number,
+            in(reg) count,
+            options(nostack)
+        );
+    }
+    Ok(number as u32)
+}
+
+/// A first fragment that is being decided about on this CPU.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pending {
+    pub key: fragment::Key,
+    pub record: fragment::Record,
+}
+
+#[inline(always)]
+pub fn pending() -> Result<&'static mut Pending, Verdict> {
+    let pending = FRAGMENT_DESK.get_ptr_mut(0).ok_or(Verdict::MissingMap)?;
+    // SAFETY: the one value of the map, this CPU's copy; a program is not interrupted by another on
+    // its CPU, and each caller lets go of it before the next asks.
+    Ok(unsafe { &mut *pending })
 }
 
 #[inline(always)]

@@ -198,6 +198,18 @@ impl Flag {
         unsafe { asm!("{0} &= 1", inout(reg) copy, options(nomem, nostack, preserves_flags)) };
         copy != 0
     }
+
+    /// This flag with another one, which takes no further place on the stack.
+    #[inline(always)]
+    pub fn with(self, packet: Packet, other: bool) -> Self {
+        Self(self.0 | packet.forget_all(u64::from(other) << 1))
+    }
+
+    /// The other one.
+    #[inline(always)]
+    pub fn other(self) -> Self {
+        Self(self.0 >> 1)
+    }
 }
 
 /// The payload of a datagram, for the scanner.

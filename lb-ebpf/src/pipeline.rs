@@ -5,7 +5,7 @@ use lb_common::{
     hash,
     sip::{self, Code, Method, Window as _, need},
     stats::Event,
-    verdict::{Exit, Key, Verdict},
+    verdict::{Exit, Key, Kind, Verdict},
 };
 
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
     count,
     dialog::{Dialogs, Found, Whose},
     examine::{self, Examined},
-    maps,
+    fault, fragment, maps,
     packet::{Flag, Packet, Payload},
-    parse::{self, Datagram},
+    parse::{self, Datagram, Headers},
     policy::Policy,
     select, server, service,
 };
@@ -66,10 +66,50 @@ pub struct Outcome {
     pub exit: Exit,
 }
 
+impl Outcome {
+    /// Of a packet that goes no way of ours.
+    #[inline(always)]
+    pub fn of(verdict: Verdict) -> Self {
+        let exit = match verdict.kind() {
+            Kind::Pass => Exit::Pass,
+            Kind::Forward | Kind::Reply | Kind::Drop | Kind::SlowPath | Kind::Answer => Exit::Drop,
+        };
+        Self { verdict, exit }
+    }
+}
+
+/// What the main program has to do about a packet.
+pub enum Answer {
+    Decided(Outcome),
+    /// A fragment, counted already: the action.
+    Counted(u32),
+}
+
 /// Decides about one packet and changes it accordingly.
 #[inline(always)]
-pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
-    let mut datagram = parse::datagram(packet)?;
+pub fn balance(packet: Packet) -> Answer {
+    let headers = match Headers::of(packet) {
+        Ok(headers) => headers,
+        Err(verdict) => return Answer::Decided(Outcome::of(verdict)),
+    };
+    if headers.is_fragment()
+        && let Some(action) = fragment::arrive(packet)
+    {
+        return Answer::Counted(action);
+    }
+    Answer::Decided(match decide(packet, &headers) {
+        Ok(outcome) => outcome,
+        Err(verdict) => {
+            fault::report(packet, verdict);
+            Outcome::of(verdict)
+        }
+    })
+}
+
+/// Decides about a whole datagram or a first fragment.
+#[inline(always)]
+fn decide(packet: Packet, headers: &Headers) -> Result<Outcome, Verdict> {
+    let mut datagram = headers.datagram(packet)?;
     let listener = service::listener_of(packet, &datagram)?;
     let source = service::sender_of(packet, &datagram)?;
     if listener == 0 && source == 0 {
@@ -89,9 +129,6 @@ pub fn balance(packet: Packet) -> Result<Outcome, Verdict> {
     });
     if from_backend.is_set() {
         server::check(packet, &datagram, to_vip, source)?;
-    }
-    if datagram.is_fragment.is_set() {
-        return Err(Verdict::Fragment);
     }
     let mut call = read(packet, datagram, (to_vip, listener), (from_backend, source))?;
     if to_vip.is_set() {
@@ -255,7 +292,7 @@ fn needed(call: &Call) -> u32 {
 
 /// A table without probes may live for `controller_lost`; then the program stands aside.
 #[inline(always)]
-fn check_controller() -> Result<(), Verdict> {
+pub fn check_controller() -> Result<(), Verdict> {
     let lost_after = maps::settings()?.lost_after;
     if lost_after != 0 && clock::jiffies().wrapping_sub(maps::heartbeat()?) > lost_after {
         return Err(Verdict::ControllerLost);

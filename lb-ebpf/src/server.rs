@@ -11,7 +11,7 @@ use lb_common::{
 use crate::{
     count,
     dialog::{Dialogs, Found},
-    egress, maps,
+    egress, fragment, maps,
     packet::{Flag, Packet},
     parse::Datagram,
     pipeline::{Call, Outcome},
@@ -78,6 +78,9 @@ pub fn reply(call: &Call) -> Result<Outcome, Verdict> {
     nat::rewrite(call.packet, &call.datagram, Side::Source, vip)?;
     if call.datagram.hop_limit <= 1 {
         return Err(Verdict::HopLimit);
+    }
+    if call.datagram.is_fragment() {
+        fragment::settle(call.packet, id, true);
     }
     const UNKNOWN: NextHop = egress::EMPTY;
     let next_hop = egress::route_to(call.packet, &call.datagram)?.unwrap_or(&UNKNOWN);

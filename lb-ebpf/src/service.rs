@@ -60,6 +60,23 @@ pub fn is_host(addr: Addr) -> bool {
     find(&Socket::host(addr), maps::host_mask(), maps::host_slot) != 0
 }
 
+/// Bits of [`lb_common::maps::address`] for an address as [`Addr::words`] has it; 0 = none of ours.
+#[inline(always)]
+pub fn address_bits(words: [u64; 2]) -> u16 {
+    let first = index::place(words, 0, maps::address_mask());
+    for probe in 0..index::PROBES {
+        let slot = maps::address_slot(first.wrapping_add(probe) & maps::address_mask());
+        let Some(slot) = slot else { break };
+        if slot.socket.addr.words() == words && slot.socket.tail() == 0 {
+            return slot.id;
+        }
+        if index::is_unused(slot) {
+            break;
+        }
+    }
+    0
+}
+
 /// The record of an attached interface.
 #[inline(always)]
 pub fn interface(ifindex: u32) -> Option<&'static Interface> {

@@ -60,6 +60,14 @@ pub fn note(call: &Call, remark: u8) {
     };
 }
 
+/// The same for a packet of which nothing is known yet.
+#[inline(always)]
+pub fn note_nothing() {
+    if let Some(desk) = maps::desk() {
+        desk.record = Record::default();
+    }
+}
+
 /// Hands the packet to the controller; `verdict` if that worked, else why not.
 #[inline(always)]
 pub fn give(packet: Packet, kind: Kind, verdict: Verdict) -> Verdict {

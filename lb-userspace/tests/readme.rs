@@ -132,9 +132,6 @@ fn every_key_of_the_configuration_is_explained() {
     let mut all = BTreeSet::new();
     keys(&schema, &mut all);
     assert!(all.len() > 30, "{all:?}");
-    // Named among the limits: accepted, without effect.
-    assert!(readme.contains("`limits.fragments` is accepted and has no effect yet"));
-    all.remove("fragments");
     let missing: Vec<_> = all.difference(&words).collect();
     assert!(missing.is_empty(), "not in README.md: {missing:?}");
 }

@@ -106,13 +106,6 @@ fn untouched() -> Vec<Row> {
             Verdict::BadLength,
         ),
         row("a datagram cut short", with(invite(), |p| p.truncate = Some(200)), Verdict::BadLength),
-        row("a first fragment to the VIP", invite().marked_fragment(0, true), Verdict::Fragment),
-        row("a later fragment", invite().marked_fragment(184, false), Verdict::NotOurs),
-        row(
-            "a first fragment from a backend",
-            answer().marked_fragment(0, true),
-            Verdict::Fragment,
-        ),
         row(
             "a backend's address with another MAC",
             answer().macs(client_mac(5), edge_mac(0)),
@@ -538,6 +531,13 @@ fn every_verdict_has_a_row() {
         Verdict::Response,
         Verdict::ServerRequest,
         Verdict::ServerOther,
+        // In `program_fragments.rs`.
+        Verdict::Fragment,
+        Verdict::ServerFragment,
+        Verdict::FragmentHeld,
+        Verdict::FragmentDuplicate,
+        Verdict::FragmentOverlap,
+        Verdict::FragmentDropped,
         Verdict::NoBackend,
         Verdict::NotAnswered,
         Verdict::SlowPathLimit,

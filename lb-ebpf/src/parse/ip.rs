@@ -6,21 +6,22 @@ use super::eth::{self, Frame};
 use crate::packet::Packet;
 
 /// Extension headers that are stepped over.
-const MAX_EXTENSIONS: u32 = 4;
+pub const MAX_EXTENSIONS: u32 = 4;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
+pub const FRAGMENT: u8 = 44;
+pub const DESTINATION_OPTIONS: u8 = 60;
 
 pub struct Ip {
     pub is_v4: bool,
     pub len: u32,
     pub hop_limit: u8,
+    /// First or later fragment of several; the latter has no ports.
     pub is_fragment: bool,
     pub l4: u32,
 }
 
-/// A UDP packet's IP header; later fragments have no ports and are not recognised as ours.
+/// A UDP packet's IP header.
 #[inline(always)]
 pub fn parse(packet: Packet, frame: &Frame) -> Result<Ip, Verdict> {
     match frame.ethertype {
@@ -41,14 +42,11 @@ fn v4(packet: Packet, l3: u32) -> Result<Ip, Verdict> {
         return Err(Verdict::BadHeader);
     }
     let fragment = u16::from_be_bytes([header[6], header[7]]);
-    if fragment & 0x1fff != 0 {
-        return Err(Verdict::NotOurs);
-    }
     Ok(Ip {
         is_v4: true,
         len: u32::from(u16::from_be_bytes([header[2], header[3]])),
         hop_limit: header[8],
-        is_fragment: fragment & 0x2000 != 0,
+        is_fragment: fragment & 0x3fff != 0,
         l4: packet.forget(l3 + header_len),
     })
 }
@@ -74,16 +72,19 @@ fn v6(packet: Packet, l3: u32) -> Result<Ip, Verdict> {
         let mut step = 8;
         if next == FRAGMENT {
             let offset = u16::from_be_bytes([extension[2], extension[3]]);
-            if offset & 0xfff8 != 0 {
-                return Err(Verdict::NotOurs);
-            }
             // An atomic fragment (RFC 6946) is whole.
-            is_fragment |= offset & 1 != 0;
+            is_fragment |= offset & 0xfff9 != 0;
+            if offset & 0xfff8 != 0 {
+                break;
+            }
         } else {
             step += u32::from(extension[1]) * 8;
         }
         next = extension[0];
         l4 = packet.forget(l4 + step);
+    }
+    if is_fragment && next == FRAGMENT {
+        return Ok(Ip { is_v4: false, len: 0, hop_limit: 0, is_fragment, l4: 0 });
     }
     // Longer chains, and those beyond what SIP payloads are read at, are not ours.
     if next != UDP || l4 > 0x1c0 {

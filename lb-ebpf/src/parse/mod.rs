@@ -2,6 +2,7 @@
 
 mod eth;
 mod ip;
+pub mod piece;
 mod udp;
 
 use lb_common::{
@@ -20,13 +21,11 @@ pub struct Datagram {
     pub vids: [u16; 2],
     /// Offset of the IP header.
     pub l3: u32,
-    /// Else IPv6.
+    /// Else IPv6. The other flag: [`Self::is_fragment`].
     pub is_v4: Flag,
     /// Length of the IP packet in bytes, by its header.
     pub ip_len: u32,
     pub hop_limit: u8,
-    /// The first fragment of several.
-    pub is_fragment: Flag,
     /// Offset of the UDP header.
     pub l4: u32,
     /// In host order.
@@ -35,6 +34,12 @@ pub struct Datagram {
 }
 
 impl Datagram {
+    /// The first fragment of several.
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.is_v4.other().is_set()
+    }
+
     /// Makes the verifier forget by which path the frame was parsed.
     #[inline(always)]
     pub fn forget(&mut self, packet: Packet) {
@@ -70,12 +75,32 @@ impl Datagram {
     }
 }
 
-/// Parses up to the UDP ports; whoever is not UDP over IP is not ours.
-#[inline(always)]
-pub fn datagram(packet: Packet) -> Result<Datagram, Verdict> {
-    let frame = eth::parse(packet)?;
-    let ip = ip::parse(packet, &frame)?;
-    udp::parse(packet, &frame, &ip)
+/// The headers before UDP.
+pub struct Headers {
+    frame: eth::Frame,
+    ip: ip::Ip,
+}
+
+impl Headers {
+    /// Whoever is not UDP over IP is not ours.
+    #[inline(always)]
+    pub fn of(packet: Packet) -> Result<Self, Verdict> {
+        let frame = eth::parse(packet)?;
+        let ip = ip::parse(packet, &frame)?;
+        Ok(Self { frame, ip })
+    }
+
+    /// First or later fragment of several.
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.ip.is_fragment
+    }
+
+    /// With the ports, which later fragments have not.
+    #[inline(always)]
+    pub fn datagram(&self, packet: Packet) -> Result<Datagram, Verdict> {
+        udp::parse(packet, &self.frame, &self.ip)
+    }
 }
 
 /// Offset and length in bytes of the payload of a datagram that is ours.

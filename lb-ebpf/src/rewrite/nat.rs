@@ -1,8 +1,11 @@
 //! `forward: nat`: other addresses and ports, checksums updated to match (RFC 1624).
 
-use lb_common::{addr::Socket, checksum::Update, verdict::Verdict};
+use lb_common::{addr::Socket, checksum::Update, fragment::Record, verdict::Verdict};
 
-use crate::{packet::Packet, parse::Datagram};
+use crate::{
+    packet::Packet,
+    parse::{Datagram, piece::Fragment},
+};
 
 /// Which address of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,42 @@ fn edit(packet: Packet, datagram: &Datagram, side: Side, new: &Socket) -> Option
         packet.write(l4 + 6, Update::of(old).and(pseudo).finish_udp())?;
     }
     Some(())
+}
+
+/// Gives a fragment the addresses and the identification of its record. The UDP checksum stands in
+/// the first fragment, which has been corrected for the whole datagram.
+#[inline(always)]
+pub fn rewrite_fragment(
+    packet: Packet,
+    fragment: &Fragment,
+    record: &Record,
+) -> Result<(), Verdict> {
+    edit_fragment(packet, fragment, record).ok_or(Verdict::OutOfBounds)
+}
+
+#[inline(always)]
+fn edit_fragment(packet: Packet, fragment: &Fragment, record: &Record) -> Option<()> {
+    let l3 = fragment.datagram.l3;
+    let id = record.id;
+    if fragment.datagram.is_v4.is_set() {
+        let id = (id as u16).to_ne_bytes();
+        let source = ((record.source[1] >> 32) as u32).to_ne_bytes();
+        let destination = ((record.destination[1] >> 32) as u32).to_ne_bytes();
+        let sum = Update::of(packet.read(l3 + 10)?)
+            .replace_u16(packet.read(fragment.id_at)?, id)
+            .replace_u32(packet.read(l3 + 12)?, source)
+            .replace_u32(packet.read(l3 + 16)?, destination);
+        packet.write(fragment.id_at, id)?;
+        packet.write(l3 + 10, sum.finish())?;
+        packet.write(l3 + 12, source)?;
+        packet.write(l3 + 16, destination)
+    } else {
+        packet.write(fragment.id_at, id.to_ne_bytes())?;
+        packet.write(l3 + 8, record.source[0].to_ne_bytes())?;
+        packet.write(l3 + 16, record.source[1].to_ne_bytes())?;
+        packet.write(l3 + 24, record.destination[0].to_ne_bytes())?;
+        packet.write(l3 + 32, record.destination[1].to_ne_bytes())
+    }
 }
 
 /// Takes one from the hop limit.

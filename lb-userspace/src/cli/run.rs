@@ -21,6 +21,7 @@ use crate::{
     slow::{
         Consumers, Kind,
         answer::{Answerer, RetryAfter},
+        fragments::{Fragments, Limits},
         queue::{self, Counts},
         send::Sender,
     },
@@ -86,6 +87,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     let slow_path = Arc::new(Counts::default());
     let sender = Sender::open().context("cannot open raw sockets, which needs CAP_NET_RAW")?;
     let rings = std::mem::take(&mut opened.rings);
+    let held = opened.held.take();
     let stats = args.bpf_stats.then(datapath::live::time_programs).transpose()?;
     let metrics = Arc::new(Metrics::new()?);
     let (probe_sender, probes) = mpsc::channel(4096);
@@ -111,7 +113,10 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     })?;
 
     let answerer = Answerer::new(retry_after, controller.hash_key());
-    let consumers = Consumers::default().on(Kind::NoBackend, answerer);
+    let mut consumers = Consumers::default().on(Kind::NoBackend, answerer);
+    if let Some(held) = held {
+        consumers = consumers.on(Kind::Fragment, Fragments::new(held, Limits::DEFAULT));
+    }
     queue::start(rings, consumers, sender, &slow_path)?;
     tokio::spawn(socket::serve(admin, request_sender.clone()));
     tokio::spawn(async move {

@@ -165,6 +165,7 @@ impl Controller {
             loads,
             heart,
             rings: _,
+            held: _,
             origin: maps_from,
             stats,
         } = opened;

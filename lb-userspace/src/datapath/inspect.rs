@@ -62,6 +62,7 @@ fn capacities(shapes: &Shapes) -> Result<Capacities> {
         member_lists: entries(name::MEMBERS)?,
         tables: entries(name::TABLES)?,
         dialog_lines: entries(name::DIALOGS)?,
+        fragments: entries(name::FRAGMENTS)?,
     })
 }
 

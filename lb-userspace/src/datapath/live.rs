@@ -24,6 +24,7 @@ use super::{
     counters::Counters,
     dialogs::DialogTable,
     error::{Error, Result},
+    fragments::{Fragments, Held},
     generation::{self, Generation},
     load::{self, LoadStats, Record},
     loads::Loads,
@@ -59,6 +60,8 @@ pub struct Opened {
     pub heart: Heart,
     /// Where the program hands packets over.
     pub rings: Vec<Ring>,
+    /// For fragments that were held; for the slow path to take.
+    pub held: Option<Held>,
     pub origin: Origin,
     /// What loading cost; `None` if the pinned program is the one of this binary.
     pub stats: Option<LoadStats>,
@@ -144,6 +147,10 @@ pub fn open(pin_dir: &Path, capacities: &Capacities) -> Result<Opened> {
         loads: Loads::open(&mut open)?,
         heart: Heart::open(open_program(&current, program::HEARTBEAT, build)?, &mut open)?,
         rings: rings::open(&mut open)?,
+        held: Some(Held {
+            records: Fragments::open(&mut open)?,
+            balancer: open_program(&current, program::SIP_LB, build)?,
+        }),
         live: Live { pins, balancer, program: id, build, migration },
         origin,
         stats,

@@ -25,6 +25,7 @@ mod global {
     pub(super) const ENDPOINT_MASK: &str = "ENDPOINT_MASK";
     pub(super) const HOST_MASK: &str = "HOST_MASK";
     pub(super) const RULE_MASK: &str = "RULE_MASK";
+    pub(super) const ADDRESS_MASK: &str = "ADDRESS_MASK";
     pub(super) const DIALOG_MASK: &str = "DIALOG_MASK";
     pub(super) const RECORD: &str = "RECORD";
 }
@@ -62,6 +63,7 @@ pub const fn capacities(config: &Config) -> Capacities {
         limits.tables,
         config.dialogs.max,
     )
+    .with_fragments(limits.fragments)
 }
 
 /// Entries of every map whose size follows from the configuration.
@@ -75,7 +77,7 @@ pub(crate) fn entries(capacities: &Capacities) -> BTreeMap<&'static str, u32> {
 /// The masks and switches that a program is built with.
 #[derive(Clone, Copy)]
 struct Globals {
-    masks: [(&'static str, u32); 5],
+    masks: [(&'static str, u32); 6],
     record: u8,
 }
 
@@ -91,6 +93,7 @@ impl Globals {
                 (global::ENDPOINT_MASK, mask(name::ENDPOINT_INDEX)?),
                 (global::HOST_MASK, mask(name::HOST_INDEX)?),
                 (global::RULE_MASK, mask(name::RULE_INDEX)?),
+                (global::ADDRESS_MASK, mask(name::ADDRESS_INDEX)?),
                 (global::DIALOG_MASK, mask(name::DIALOGS)?),
             ],
             record: match record {

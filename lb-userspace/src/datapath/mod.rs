@@ -11,6 +11,7 @@ pub mod detach;
 pub mod dialogs;
 pub mod error;
 mod fdinfo;
+pub mod fragments;
 pub(crate) mod generation;
 pub mod inspect;
 pub mod interfaces;

@@ -17,6 +17,7 @@ use super::{
     counters::Counters,
     dialogs::DialogTable,
     error::{Error, Result},
+    fragments::Fragments,
     load::{self, LoadStats, Record},
     loads::Loads,
     testrun::{self, Action},
@@ -42,6 +43,8 @@ pub struct Private {
     clock: Records<Clock>,
     decision: Records<Decision>,
     rings: Vec<Ring>,
+    /// What it remembers of datagrams in fragments.
+    pub(crate) fragments: Fragments,
 }
 
 impl fmt::Debug for Private {
@@ -71,7 +74,12 @@ impl Private {
         let stats = load::load(&mut ebpf, capacities)?;
         let mut take = |name: &'static str| -> Result<MapData> {
             match ebpf.take_map(name) {
-                Some(Map::Array(map) | Map::PerCpuArray(map) | Map::PerfEventArray(map)) => Ok(map),
+                Some(
+                    Map::Array(map)
+                    | Map::PerCpuArray(map)
+                    | Map::PerfEventArray(map)
+                    | Map::LruHashMap(map),
+                ) => Ok(map),
                 Some(_) | None => Err(Error::Incomplete { kind: "map", name }),
             }
         };
@@ -83,6 +91,7 @@ impl Private {
             clock: Records::open(name::CLOCK, &mut take)?,
             decision: Records::open(name::DECISION, &mut take)?,
             rings: rings::open(&mut take)?,
+            fragments: Fragments::open(&mut take)?,
             stats,
             ebpf,
         })

@@ -34,6 +34,7 @@ pub struct KernelMaps {
     endpoint_index: Records<Slot>,
     host_index: Records<Slot>,
     rule_index: Records<Slot>,
+    address_index: Records<Slot>,
     ports: Records<PortSet>,
     interfaces: Records<Interface>,
     routes: Records<Route>,
@@ -62,6 +63,7 @@ impl KernelMaps {
             endpoint_index: Records::open(name::ENDPOINT_INDEX, open)?,
             host_index: Records::open(name::HOST_INDEX, open)?,
             rule_index: Records::open(name::RULE_INDEX, open)?,
+            address_index: Records::open(name::ADDRESS_INDEX, open)?,
             ports: Records::open(name::PORTS, open)?,
             interfaces: Records::open(name::INTERFACES, open)?,
             routes: Records::open(name::ROUTES, open)?,
@@ -80,6 +82,7 @@ impl KernelMaps {
             Index::Endpoints => &self.endpoint_index,
             Index::Hosts => &self.host_index,
             Index::Rules => &self.rule_index,
+            Index::Addresses => &self.address_index,
         }
     }
 
@@ -89,6 +92,7 @@ impl KernelMaps {
             Index::Endpoints => &mut self.endpoint_index,
             Index::Hosts => &mut self.host_index,
             Index::Rules => &mut self.rule_index,
+            Index::Addresses => &mut self.address_index,
         }
     }
 

@@ -93,10 +93,13 @@ pub enum Index {
     Hosts,
     /// Method and domain rules ([`lb_common::service::rule`]) → choice.
     Rules,
+    /// Addresses of listeners and endpoints; the id is bits of [`lb_common::maps::address`].
+    Addresses,
 }
 
 impl Index {
-    pub const ALL: [Self; 4] = [Self::Listeners, Self::Endpoints, Self::Hosts, Self::Rules];
+    pub const ALL: [Self; 5] =
+        [Self::Listeners, Self::Endpoints, Self::Hosts, Self::Rules, Self::Addresses];
 
     /// The map that holds it.
     #[must_use]
@@ -106,6 +109,7 @@ impl Index {
             Self::Endpoints => name::ENDPOINT_INDEX,
             Self::Hosts => name::HOST_INDEX,
             Self::Rules => name::RULE_INDEX,
+            Self::Addresses => name::ADDRESS_INDEX,
         }
     }
 
@@ -117,6 +121,7 @@ impl Index {
             Self::Endpoints => capacities.endpoints,
             Self::Hosts => lb_common::maps::HOST_ADDRESSES,
             Self::Rules => capacities.rules(),
+            Self::Addresses => capacities.addresses(),
         })
     }
 }

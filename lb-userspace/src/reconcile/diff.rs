@@ -67,7 +67,7 @@ impl fmt::Display for Problem {
                 socket.address(),
                 match index {
                     Index::Listeners | Index::Rules => "services",
-                    Index::Endpoints | Index::Hosts => "endpoints",
+                    Index::Endpoints | Index::Hosts | Index::Addresses => "endpoints",
                 }
             ),
             Self::TooManyInterfaces { ifindex } => write!(
@@ -109,6 +109,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     let mut rule_index = desired.rule_index.clone();
     rule_index.retain(|_, choice| !blocked.rules.contains(choice));
     let rules = index::plan(Index::Rules, &rule_index, applied, at.now);
+    let addresses = index::plan(Index::Addresses, &desired.address_index, applied, at.now);
     let (new_interfaces, old_interfaces, crowded) = interfaces(desired, applied);
 
     let mut plan = Plan {
@@ -119,13 +120,21 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
             endpoints.retry_at,
             hosts.retry_at,
             rules.retry_at,
+            addresses.retry_at,
         ]
         .into_iter()
         .flatten()
         .min(),
         problems: publishing.problems,
     };
-    for found in [listeners.problems, endpoints.problems, hosts.problems, rules.problems, crowded] {
+    for found in [
+        listeners.problems,
+        endpoints.problems,
+        hosts.problems,
+        rules.problems,
+        addresses.problems,
+        crowded,
+    ] {
         plan.problems.extend(found);
     }
 
@@ -133,6 +142,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     // Make.
     routes_and_settings(ops, desired, applied);
     ops.extend(hosts.adds);
+    ops.extend(addresses.adds);
     names(ops, Names::Services, &desired.service_names, applied);
     names(ops, Names::Sets, &desired.set_names, applied);
     names(ops, Names::Backends, &desired.backend_names, applied);
@@ -181,6 +191,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     ports(ops, desired, applied, row::ENDPOINTS, Ports::Desired);
     ops.extend(endpoints.removals);
     ops.extend(hosts.removals);
+    ops.extend(addresses.removals);
     for &id in applied.bindings.keys().filter(|id| !desired.bindings.contains_key(id)) {
         if !blocked.bindings.contains(&id) {
             ops.push(Op::Binding { id, record: Binding::default() });

@@ -54,6 +54,7 @@ use crate::{
     slow::{
         self, Consumers, Fate, Kind,
         answer::{Answerer, RetryAfter},
+        fragments::{Holder, Limits},
     },
     state::{
         AdminStates, Standing,
@@ -92,6 +93,8 @@ pub struct Replay {
     leaves: Vec<Vec<u8>>,
     /// What deals with packets that the program hands over.
     consumers: Consumers,
+    /// Fragments that came too early.
+    holder: Holder,
 }
 
 /// What became of a packet.
@@ -134,6 +137,7 @@ impl Replay {
             packets: 0,
             frame: Vec::new(),
             leaves: Vec::new(),
+            holder: Holder::new(Limits::DEFAULT),
             consumers: Consumers::default().on(
                 Kind::NoBackend,
                 Answerer::new(RetryAfter::new(config), assumptions.key).unlimited(),
@@ -181,9 +185,21 @@ impl Replay {
         let (mut fate, mut actions) = (None, Vec::new());
         let (now, consumers) = (self.clock.elapsed(), &mut self.consumers);
         consumers.tick(now, &mut actions);
-        self.program.drain(|packet| fate = Some(consumers.take(packet, now, &mut actions)));
-        for slow::Action::Send(packet) in actions {
-            self.leaves.push(self.neighbours.leaving(&packet));
+        let holder = &mut self.holder;
+        self.program.drain(|packet| {
+            fate = Some(if packet.kind == Kind::Fragment {
+                slow::fragments::hold(holder, packet, now)
+            } else {
+                consumers.take(packet, now, &mut actions)
+            });
+        });
+        slow::fragments::release(holder, &mut self.program, &mut actions);
+        holder.expire(now);
+        for action in actions {
+            match action {
+                slow::Action::Send(packet) => self.leaves.push(self.neighbours.leaving(&packet)),
+                slow::Action::Count(..) => {}
+            }
         }
         fate
     }

@@ -22,6 +22,7 @@
 //!    it, in `replay/mod.rs`.
 
 pub mod answer;
+pub mod fragments;
 pub mod queue;
 pub mod rings;
 pub mod send;
@@ -53,6 +54,8 @@ pub enum Action {
     /// Send an IP packet, with its header and checksums, by the host's routing table. Its source
     /// need not be an address of this host.
     Send(Vec<u8>),
+    /// Count what became of a packet that was taken before.
+    Count(Kind, Fate),
 }
 
 /// What became of a packet.
@@ -89,9 +92,15 @@ pub trait Consumer: Send {
     /// Takes a packet at `now`, pushes what is to be done to `out` and says what became of it.
     fn take(&mut self, packet: &Handed<'_>, now: Duration, out: &mut Vec<Action>) -> Fate;
 
-    /// Called ten times a second; what is overdue at `now` is dealt with.
+    /// Called ten times a second, and every 5 ms while a consumer waits for something; what is
+    /// overdue at `now` is dealt with.
     fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
         let _ = (now, out);
+    }
+
+    /// True while it waits for something that may happen at any time.
+    fn is_waiting(&self) -> bool {
+        false
     }
 }
 
@@ -122,6 +131,12 @@ impl Consumers {
             Some(consumer) => consumer.take(packet, now, out),
             None => NO_CONSUMER,
         }
+    }
+
+    /// True while one of them waits for something that may happen at any time.
+    #[must_use]
+    pub fn are_waiting(&self) -> bool {
+        self.0.values().any(|consumer| consumer.is_waiting())
     }
 
     /// Lets all of them do what is overdue.

@@ -26,6 +26,8 @@ use super::{Action, Consumers, Fate, Handed, rings::Ring, send::Sender};
 const QUEUE: usize = 4096;
 /// Between two looks at what is overdue.
 const TICK: Duration = Duration::from_millis(100);
+/// The same while a consumer waits for something.
+const SHORT_TICK: Duration = Duration::from_millis(5);
 
 /// What was handed over and what became of it, counted since the controller started.
 #[derive(Debug, Default)]
@@ -124,10 +126,10 @@ async fn serve(
     counts: Arc<Counts>,
 ) {
     let origin = Instant::now();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last = Instant::now();
     let mut actions = Vec::new();
     loop {
+        let pause = if consumers.are_waiting() { SHORT_TICK } else { TICK };
         tokio::select! {
             packet = waiting.recv() => {
                 let Some(packet) = packet else { return };
@@ -136,15 +138,22 @@ async fn serve(
                 let fate = consumers.take(&handed, origin.elapsed(), &mut actions);
                 counts.took(packet.kind, fate);
             }
-            _ = tick.tick() => consumers.tick(origin.elapsed(), &mut actions),
+            () = tokio::time::sleep_until((last + pause).into()) => {
+                last = Instant::now();
+                consumers.tick(origin.elapsed(), &mut actions);
+            }
         }
         for action in actions.drain(..) {
-            let Action::Send(packet) = action;
-            if let Err(cause) = sender.send(&packet) {
-                // One line at first; the counter tells how many more.
-                if counts.send_errors.fetch_add(1, Ordering::Relaxed) == 0 {
-                    warn!("cannot send a packet of the slow path: {cause}");
+            match action {
+                Action::Send(packet) => {
+                    if let Err(cause) = sender.send(&packet) {
+                        // One line at first; the counter tells how many more.
+                        if counts.send_errors.fetch_add(1, Ordering::Relaxed) == 0 {
+                            warn!("cannot send a packet of the slow path: {cause}");
+                        }
+                    }
                 }
+                Action::Count(kind, fate) => counts.took(kind, fate),
             }
         }
     }

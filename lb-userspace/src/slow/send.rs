@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd as _,
 };
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket};
@@ -29,6 +30,10 @@ impl Sender {
         let open = |domain| {
             let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)))?;
             socket.set_nonblocking(true)?;
+            if domain == Domain::IPV4 {
+                // Connection tracking is not to wait for the fragments that the program has sent.
+                leave_fragments(&socket)?;
+            }
             io::Result::Ok(socket)
         };
         let v6 = match open(Domain::IPV6) {
@@ -53,6 +58,23 @@ impl Sender {
         // For IPv6 the port must be 0 (or the protocol).
         socket.send_to(packet, &SockAddr::from(SocketAddr::new(to, 0))).map(drop)
     }
+}
+
+/// Lets IPv4 fragments pass connection tracking (ip(7), `IP_NODEFRAG`). IPv6 has no such option.
+#[expect(unsafe_code, reason = "no safe wrapper knows this option")]
+fn leave_fragments(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, the value lives and is as long as is said.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_NODEFRAG,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The destination address of an IP packet.

@@ -10,7 +10,7 @@ use lb_common::{
     addr::{Addr, Socket},
     backend::{Binding, Endpoint, IngressPath, NextHop, ROUTES, Route, endpoint, spoof},
     hash::HashKey,
-    maps::{HOST_ADDRESSES, PortSet, Settings},
+    maps::{HOST_ADDRESSES, PortSet, Settings, address},
     service::{
         Interface, Listener, Name, affinity, all_down, balance, domains, failover, keepalive,
         malformed, rule,
@@ -147,6 +147,7 @@ pub struct DesiredState {
     pub host_index: BTreeMap<Socket, u16>,
     /// Choices by [`rule::key`].
     pub rule_index: BTreeMap<Socket, u16>,
+    pub address_index: BTreeMap<Socket, u16>,
     /// Rows of [`lb_common::maps::ports`].
     pub ports: [Box<PortSet>; 2],
     /// By name; for people, not for maps.
@@ -183,6 +184,7 @@ pub fn desired(
         state.service(service, cache);
     }
     state.endpoints();
+    state.addresses();
     state.retired_listeners();
     state.network();
     cache.trim();
@@ -225,6 +227,7 @@ impl<'a> Builder<'a> {
             endpoint_index: BTreeMap::new(),
             host_index: BTreeMap::new(),
             rule_index: BTreeMap::new(),
+            address_index: BTreeMap::new(),
             ports: [Box::new([0; 1024]), Box::new([0; 1024])],
             services: BTreeMap::new(),
             notices: Vec::new(),
@@ -528,6 +531,17 @@ impl<'a> Builder<'a> {
                 ..Listener::default()
             });
         }
+    }
+
+    /// Whose later fragments, which have no ports, may be ours.
+    fn addresses(&mut self) {
+        let vips = self.out.listener_index.keys().map(|vip| (vip.addr, address::VIP));
+        let backends = self.out.endpoint_index.keys().map(|to| (to.addr, address::BACKEND));
+        let mut index = BTreeMap::<Socket, u16>::new();
+        for (addr, bit) in vips.chain(backends) {
+            *index.entry(Socket::host(addr)).or_default() |= bit;
+        }
+        self.out.address_index = index;
     }
 
     fn network(&mut self) {
