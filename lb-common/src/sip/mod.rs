@@ -4,22 +4,28 @@ mod call_id;
 mod cursor;
 mod dialog;
 mod headers;
+mod replaces;
 mod request_line;
 mod search;
 mod start_line;
 mod swar;
 mod uri;
+mod via;
 mod window;
 
 pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id, long_length};
 pub use dialog::{cseq_method, has_tag};
 pub use headers::{Headers, MAX_BLANKS, TURNS, need, scan};
+pub use replaces::referenced;
 pub use request_line::may_be_request_line;
 pub use search::{BLOCK, Pairs, REACH, SEARCH_TURNS, find_call_id};
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
 pub use uri::{
     DomainHash, MAX_KEY, MAX_LABELS, Place, Span, Uri, address, domains, request_uri, seek,
     span_hash, uri,
+};
+pub use via::{
+    BLANK_STEPS, DEFAULT_PORT, MAX_HOST, MAX_V6, SentBy, TOKEN_WORDS, host_text, host_v6, sent_by,
 };
 #[cfg(feature = "user")]
 pub use window::Payload;

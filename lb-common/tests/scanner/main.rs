@@ -7,3 +7,4 @@ mod generate;
 mod mutate;
 mod named;
 mod reference;
+mod referrals;
