@@ -39,6 +39,7 @@ pub mod name {
     pub const HOST_INDEX: &str = "HOST_INDEX";
     pub const RULE_INDEX: &str = "RULE_INDEX";
     pub const ADDRESS_INDEX: &str = "ADDRESS_INDEX";
+    pub const SENDER_INDEX: &str = "SENDER_INDEX";
     pub const INTERFACES: &str = "INTERFACES";
     pub const LISTENERS: &str = "LISTENERS";
     pub const ENDPOINTS: &str = "ENDPOINTS";
@@ -80,6 +81,7 @@ pub mod name {
         HOST_INDEX,
         RULE_INDEX,
         ADDRESS_INDEX,
+        SENDER_INDEX,
         INTERFACES,
         LISTENERS,
         ENDPOINTS,
@@ -148,6 +150,9 @@ pub const HOST_ADDRESSES: u32 = 1024;
 pub const RULES_PER_SERVICE: u32 = 8;
 /// Sets of such rules, likewise.
 pub const RULE_SETS_PER_SERVICE: u32 = 4;
+/// Entries of the index of senders that there is room for, for each binding: the backend's address,
+/// and on average one more: an alias, or the endpoint itself if several listeners share it.
+pub const SENDERS_PER_BINDING: u32 = 2;
 
 /// Entries of each map whose size follows from the configuration's `limits` and `dialogs.max`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,15 +217,22 @@ impl Capacities {
         self.listeners + self.endpoints
     }
 
+    /// Entries of the index of senders.
+    #[must_use]
+    pub const fn senders(&self) -> u32 {
+        self.bindings.saturating_sub(1) * SENDERS_PER_BINDING
+    }
+
     /// `(map, entries)` for every map whose size depends on the configuration.
     #[must_use]
-    pub const fn entries(&self) -> [(&'static str, u32); 20] {
+    pub const fn entries(&self) -> [(&'static str, u32); 21] {
         [
             (name::LISTENER_INDEX, index::slots(self.listeners)),
             (name::ENDPOINT_INDEX, index::slots(self.endpoints)),
             (name::HOST_INDEX, index::slots(HOST_ADDRESSES)),
             (name::RULE_INDEX, index::slots(self.rules())),
             (name::ADDRESS_INDEX, index::slots(self.addresses())),
+            (name::SENDER_INDEX, index::slots(self.senders())),
             (name::LISTENERS, self.listeners),
             (name::ENDPOINTS, self.endpoints),
             (name::BINDINGS, self.bindings),
@@ -246,7 +258,8 @@ impl Capacities {
             + index::slots(self.endpoints)
             + index::slots(HOST_ADDRESSES)
             + index::slots(self.rules())
-            + index::slots(self.addresses());
+            + index::slots(self.addresses())
+            + index::slots(self.senders());
         slots as u64 * size_of::<Slot>() as u64
             + self.listeners as u64 * size_of::<Listener>() as u64
             + self.endpoints as u64 * size_of::<Endpoint>() as u64

@@ -28,7 +28,10 @@ pub struct Listener {
     pub affinity: u8,
     /// What happens to requests while no backend is usable; see [`all_down`].
     pub all_down: u8,
-    pub pad: [u8; 29],
+    /// 1 if another listener shares an endpoint with this one: the slot tells neither whose reply it
+    /// will be nor which VIP it must come from, so that each message looks its dialog up.
+    pub shared: u8,
+    pub pad: [u8; 28],
 }
 const _: () = assert!(size_of::<Listener>() == 64);
 

@@ -101,6 +101,10 @@ verdicts! {
     Hash = "hash", Forward;
     /// By the entry of its dialog.
     Dialog = "dialog", Forward;
+    /// A response: to the backend that sent the request, as the topmost Via says.
+    Via = "via", Forward;
+    /// A new dialog that replaces or joins another: to that one's backend, and remembered.
+    Replaces = "replaces", Forward;
     /// The dialog's backend is down: placed anew and remembered there.
     Rehash = "rehash", Forward;
     /// The dialog's backend is down, and `in_dialog_failover: keep` sends it there all the same.
@@ -242,6 +246,10 @@ keys! {
     CallId = Some("call-id"),
     /// An entry of the dialog table.
     Dialog = Some("dialog"),
+    /// The topmost Via of a response.
+    Via = Some("via"),
+    /// The dialog that a Replaces or Join header refers to.
+    Replaces = Some("replaces"),
     /// The hash of the source: its address and, for what has no Call-ID, its port.
     SourceIp = Some("source-ip"),
     /// The hash of the Request-URI's user; of a REGISTER, of the user in To.

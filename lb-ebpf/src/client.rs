@@ -4,7 +4,7 @@ use lb_common::{
     addr::Socket,
     backend::endpoint,
     service::Listener,
-    sip::Code,
+    sip::{Code, Method, need},
     stats::Event,
     transition,
     verdict::{Key, Verdict},
@@ -13,12 +13,14 @@ use lb_common::{
 use crate::{
     count,
     dialog::{Dialogs, Whose},
-    egress, fragment, maps,
+    egress,
+    examine::{self, Examined},
+    fragment, maps,
     pipeline::{Call, Outcome},
     policy::{self, Chosen, Policy},
     rewrite::nat::{self, Side},
     select::Target,
-    server, slow, stray,
+    server, slow, steer, stray,
 };
 
 /// Chooses the backend, remembers the choice where that is due, and sends the packet there.
@@ -28,14 +30,20 @@ pub fn forward(call: &Call) -> Result<Outcome, Verdict> {
     if listener.service == 0 {
         return Err(Verdict::MissingListener);
     }
-    let policy = policy::choose(call, listener)?;
-    let chosen = if call.has_call_id.is_set() {
-        choose(call, listener, call.owner, policy)
+    let named = named(call, listener.shared != 0);
+    let chosen = if call.packet.forget_word(named.into()) != 0 {
+        steered(call, named, call.owner)
     } else {
-        if let Some(outcome) = stray::judge(call, listener)? {
-            return Ok(outcome);
+        let policy = policy::choose(call, listener)?;
+        if call.has_call_id.is_set() {
+            choose(call, listener, call.owner, policy)
+        } else {
+            if let Some(outcome) = stray::judge(call, listener)? {
+                return Ok(outcome);
+            }
+            let owner = policy.or(call.packet, call.owner);
+            usable(owner).map(|target| (by_source(call.message()), target))
         }
-        usable(policy.or(call.packet, call.owner)).map(|target| (by_source(call.message()), target))
     };
     let (verdict, target) = match chosen {
         Err(Verdict::NoBackend) => return Err(slow::no_backend(call)),
@@ -73,9 +81,14 @@ fn choose(
         {
             return Ok((Verdict::Hash, target));
         }
-        let state = transition::by_client(call.message(), 0, false, 0);
+        let state = transition::by_client(call.message(), 0, call.examined.in_dialog(), 0);
+        let state = packet.forget_all(state);
         let elsewhere = u64::from(chosen.is_set(packet));
-        dialogs.insert(target.id, packet.forget_all(state), elsewhere);
+        if target.endpoint.shared != 0 {
+            steer::insert(call.packet.context(), call.hash, target.id.into(), state);
+        } else {
+            dialogs.insert(target.id, state, elsewhere);
+        }
         if chosen.is_set(packet) {
             dialogs.mark(target.binding.service);
         }
@@ -92,7 +105,7 @@ fn choose(
     let is_theirs = pinned.is_usable() || !call.message().is_request();
     if is_theirs || pinned.keeps(listener, found.entry, call.message()) {
         maps::record(|decision| decision.key = Key::Dialog as u8);
-        let pinned = at_listener(pinned, call.listener, owner)?;
+        let pinned = Target::of(steer::at_listener(pinned, call.listener))?;
         let elsewhere = owner != pinned.id && pinned.binding.endpoint != endpoint_of(owner)?;
         let bit = call.packet.forget(elsewhere.into());
         dialogs.update(found.way, found.entry, pinned.id, state, bit.into());
@@ -126,18 +139,79 @@ fn endpoint_of(binding: u16) -> Result<u16, Verdict> {
     if binding == 0 { Ok(0) } else { Ok(maps::binding(binding)?.endpoint) }
 }
 
-/// The same endpoint seen from the listener that the packet came to, if its slot tells: a dialog
-/// that continues by another VIP of its service is answered from there.
+/// The binding that the message names: a response by its Via, a new INVITE by the dialog that it
+/// replaces or joins, a request inside a dialog by what another service knows of it; 0 = none.
 #[inline(always)]
-fn at_listener(pinned: Target, listener: u16, owner: u16) -> Result<Target, Verdict> {
-    if pinned.binding.listener == listener || owner == 0 {
-        return Ok(pinned);
+fn named(call: &Call, is_shared: bool) -> u16 {
+    let context = call.packet.context();
+    let mut named = 0;
+    if call.message().is_response() {
+        let place = call.payload.pack(call.line);
+        let via = Examined(examine::examine(context, place, need::VIA)).via();
+        if via != 0 {
+            named = steer::by_via(context, call.payload.pack(via), call.listener.into());
+        }
+    } else if call.message().is(Method::Invite)
+        && !call.found.exists()
+        && !call.examined.in_dialog()
+        && call.examined.reference() != 0
+    {
+        let place = call.payload.pack(call.examined.reference());
+        let hash = steer::referenced(context, place);
+        if hash != 0 {
+            named = steer::owner_of(context, hash, call.listener.into());
+        }
+    } else if is_shared && is_inside(call) {
+        let is_bye = call.message().is(Method::Bye).into();
+        named = steer::elsewhere(context, call.hash, call.listener.into(), is_bye);
     }
-    let here = maps::binding(owner)?;
-    if here.endpoint == pinned.binding.endpoint && here.listener == listener {
-        return Target::of(owner);
+    call.packet.forget_word(named) as u16
+}
+
+/// Is it a client's request inside a dialog that its service does not know? (What another backend
+/// sends on to this service goes its own way.)
+#[inline(always)]
+fn is_inside(call: &Call) -> bool {
+    call.has_call_id.is_set()
+        && !call.found.exists()
+        && !call.from_backend.is_set()
+        && call.message().is_request()
+        && !call.message().stands_alone()
+        && (!call.message().forms_dialog() || call.examined.in_dialog())
+}
+
+/// The backend that the message names. Down or not: nobody else can make anything of a response,
+/// and what is referred to was chosen among those that are up.
+#[inline(always)]
+fn steered(call: &Call, named: u16, owner: u16) -> Result<(Verdict, Target), Verdict> {
+    let target = Target::of(named)?;
+    let found = &call.found;
+    let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
+    let elsewhere = target.binding.endpoint != endpoint_of(owner)?;
+    let bit = call.packet.forget(elsewhere.into());
+    if is_inside(call) {
+        maps::record(|decision| decision.key = Key::Dialog as u8);
+        return Ok((Verdict::Dialog, target));
     }
-    Ok(pinned)
+    if call.message().is_request() {
+        let target = Target::of(steer::at_listener(target, call.listener))?;
+        maps::record(|decision| decision.key = Key::Replaces as u8);
+        let state = transition::by_client(call.message(), 0, false, 0);
+        let state = call.packet.forget_all(state) | u64::from(bit) << 8;
+        steer::insert(call.packet.context(), call.hash, target.id.into(), state);
+        if call.packet.forget(bit) != 0 {
+            dialogs.mark(target.binding.service);
+        }
+        return Ok((Verdict::Replaces, target));
+    }
+    maps::record(|decision| decision.key = Key::Via as u8);
+    if found.exists() && endpoint_of(found.entry.binding())? == target.binding.endpoint {
+        let (cseq, in_dialog) = (call.examined.cseq(), call.examined.in_dialog());
+        let state = transition::by_client(call.message(), cseq, in_dialog, found.state());
+        let state = call.packet.forget_all(state);
+        dialogs.update(found.way, found.entry, target.id, state, bit.into());
+    }
+    Ok((Verdict::Via, target))
 }
 
 #[inline(always)]
@@ -152,13 +226,17 @@ fn by_source(message: Code) -> Verdict {
 }
 
 /// Is a request without an entry remembered? Dialog-forming ones always; those that stand alone
-/// only where the slot might not repeat the choice, or the reply's VIP is in doubt.
+/// only where the slot might not repeat the choice. Of a shared backend all that are answered: the
+/// entry tells which VIP the answer must come from.
 #[inline(always)]
 fn is_worth_an_entry(call: &Call, chosen: Chosen, shared: u8) -> bool {
+    if shared != 0 {
+        return call.message().is_request() && !call.message().is(Method::Ack);
+    }
     if call.message().forms_dialog() {
         return !call.examined.in_dialog();
     }
-    let is_certain = !call.is_marked.is_set() && shared == 0 && !chosen.is_set(call.packet);
+    let is_certain = !call.is_marked.is_set() && !chosen.is_set(call.packet);
     call.message().stands_alone() && !is_certain
 }
 

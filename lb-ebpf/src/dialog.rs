@@ -103,6 +103,15 @@ impl Dialogs {
         Ok(found)
     }
 
+    /// The entry in `way` if it is the dialog's and live, of whatever service.
+    #[inline(always)]
+    pub fn entry(&self, way: u32) -> Option<Entry> {
+        let entry = Entry(self.line.load(way));
+        let is_live =
+            entry.has_tag(self.hash) && !entry.is_expired(self.now.epoch, self.now.lifetime);
+        is_live.then(|| Entry(self.packet.forget_all(entry.0)))
+    }
+
     /// Replaces the entry in `way`, unless that would change nothing. `elsewhere` is 1 if the slot
     /// names another endpoint than `binding`, else 0.
     #[inline(always)]

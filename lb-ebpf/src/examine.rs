@@ -53,6 +53,18 @@ impl Examined {
         (self.0 >> 44) as u32 & 0xfff
     }
 
+    /// Offset of the topmost Via's value, 0 = none.
+    #[inline(always)]
+    pub fn via(self) -> u32 {
+        (self.0 >> 20) as u32 & 0xfff
+    }
+
+    /// Offset of the value of Replaces or Join, 0 = none.
+    #[inline(always)]
+    pub fn reference(self) -> u32 {
+        (self.0 >> 8) as u32 & 0xfff
+    }
+
     /// Number of the method that a response answers, 0 = other.
     #[inline(always)]
     pub fn cseq(self) -> u32 {

@@ -23,6 +23,7 @@ mod select;
 mod server;
 mod service;
 mod slow;
+mod steer;
 mod stray;
 mod stun;
 

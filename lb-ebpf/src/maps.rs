@@ -46,6 +46,8 @@ static RULE_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
 static ADDRESS_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
+static SENDER_INDEX: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
 static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
 #[map]
 static LISTENERS: Array<Listener> = Array::with_max_entries(1, 0);
@@ -114,6 +116,8 @@ mod constant {
     pub(super) static RULE_MASK: u32 = 0;
     #[unsafe(no_mangle)]
     pub(super) static ADDRESS_MASK: u32 = 0;
+    #[unsafe(no_mangle)]
+    pub(super) static SENDER_MASK: u32 = 0;
     /// Lines of the dialog table minus one.
     #[unsafe(no_mangle)]
     pub(super) static DIALOG_MASK: u32 = 0;
@@ -152,6 +156,11 @@ pub fn rule_mask() -> u32 {
 #[inline(always)]
 pub fn address_mask() -> u32 {
     constant(&constant::ADDRESS_MASK)
+}
+
+#[inline(always)]
+pub fn sender_mask() -> u32 {
+    constant(&constant::SENDER_MASK)
 }
 
 #[inline(always)]
@@ -226,6 +235,11 @@ pub fn rule_slot(index: u32) -> Option<&'static Slot> {
 #[inline(always)]
 pub fn address_slot(index: u32) -> Option<&'static Slot> {
     ADDRESS_INDEX.get(index)
+}
+
+#[inline(always)]
+pub fn sender_slot(index: u32) -> Option<&'static Slot> {
+    SENDER_INDEX.get(index)
 }
 
 #[inline(always)]

@@ -216,15 +216,17 @@ fn read(
 fn recall(call: &mut Call) -> Result<(), Verdict> {
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
     let mut policy = Policy::NONE;
+    let mut is_shared = false;
     let whose = if call.to_vip.is_set() {
         let listener = maps::listener(call.listener)?;
         policy = Policy::of(call.packet, listener);
+        is_shared = listener.shared != 0;
         Whose { service: listener.service, endpoint: 0 }
     } else {
         let primary = maps::endpoint(call.source)?.primary;
         Whose { service: maps::binding(primary)?.service, endpoint: call.source }
     };
-    let is_marked = dialogs.is_marked(whose.service)?;
+    let is_marked = dialogs.is_marked(whose.service)? || is_shared;
     let asks = is_marked
         || !call.to_vip.is_set()
         || policy.hides_slots(call.packet)

@@ -342,6 +342,8 @@ pub extern "C" fn key_place(listener: u64) -> u64 {
         Key::None
         | Key::CallId
         | Key::Dialog
+        | Key::Via
+        | Key::Replaces
         | Key::SourceIp
         | Key::RoundRobin
         | Key::LeastDialogs => 0,

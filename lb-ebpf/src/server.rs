@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Call, Outcome},
     rewrite::nat::{self, Side},
     select::{self, Target},
-    service,
+    service, steer,
 };
 
 /// Has a packet with a backend's address come from the backend, and does it leave for a client or,
@@ -43,9 +43,7 @@ pub fn check(
     }
     let other = service::receiver_of(packet, datagram)?;
     if other != 0 {
-        let ours = maps::binding(endpoint.primary)?;
-        let theirs = maps::binding(maps::endpoint(other)?.primary)?;
-        if ours.service == theirs.service {
+        if steer::are_neighbours(source.into(), other.into()) != 0 {
             return Err(Verdict::SameService);
         }
     }

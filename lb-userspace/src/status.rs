@@ -76,6 +76,8 @@ pub struct ServiceStatus {
 pub struct BackendStatus {
     pub name: String,
     pub address: String,
+    /// What else its Via headers may call it; not known without a controller.
+    pub aliases: Vec<String>,
     pub priority: u16,
     pub weight: u16,
     /// Fraction of new dialogs.

@@ -9,6 +9,7 @@ use std::{
 
 use lb_userspace::config::{
     self, Config, ConfigErrors,
+    alias::{Alias, Host},
     model::{
         Admin, Affinity, AllDown, Backend, Balance, ControllerLost, Dialogs, Expect, Forward,
         HealthCheck, InDialogFailover, Initial, Keepalive, Limits, Malformed, PanicMode, Service,
@@ -165,7 +166,11 @@ fn health() -> HealthCheck {
 fn backend(name: &str, address: &str, priority: u16, weight: u16) -> Backend {
     let address = address.parse().unwrap();
     let (name, admin, health) = (name.to_owned(), Admin::Ready, Some(health()));
-    Backend { name, address, priority, weight, admin, health }
+    Backend { name, address, aliases: Vec::new(), priority, weight, admin, health }
+}
+
+fn alias(host: Host, port: Option<u16>) -> Alias {
+    Alias { host, port }
 }
 
 fn minimal() -> Config {
@@ -298,7 +303,14 @@ fn every_key_reaches_the_model() {
                 spoof_check: SpoofCheck::Interface,
                 backends: vec![
                     with(backend("gw1", "10.0.1.200:5060", 10, 100), Some(defaults.clone())),
-                    with(backend("gw2", "10.0.1.201:5060", 10, 100), None),
+                    Backend {
+                        health: None,
+                        aliases: vec![
+                            alias(Host::Name("gw2.example.net".to_owned()), None),
+                            alias(Host::Address([203, 0, 113, 77].into()), Some(5099)),
+                        ],
+                        ..backend("gw2", "10.0.1.201:5060", 10, 100)
+                    },
                     with(backend("gw3", "10.0.1.202:5060", 10, 200), Some(own)),
                     Backend {
                         admin: Admin::Maint,
@@ -325,6 +337,7 @@ fn every_key_reaches_the_model() {
                 backends: vec![
                     Backend {
                         admin: Admin::Drain,
+                        aliases: vec![alias(Host::Address("2001:db8::77".parse().unwrap()), None)],
                         ..with(
                             backend("reg1", "[2001:db8::201]:5060", 0, 65535),
                             Some(defaults.clone()),

@@ -90,7 +90,7 @@ fn a_dialog_stays_with_its_backend_and_its_answers_are_replies() {
         line(1, "forward", "new-dialog", "INVITE".into(), null(), "call-id".into()),
         line(2, "reply", "response", null(), 180.into(), "dialog".into()),
         line(3, "reply", "response", null(), 200.into(), "dialog".into()),
-        line(4, "forward", "hash", "ACK".into(), null(), "call-id".into()),
+        line(4, "forward", "dialog", "ACK".into(), null(), "dialog".into()),
         line(5, "forward", "dialog", "BYE".into(), null(), "dialog".into()),
         line(6, "reply", "response", null(), 200.into(), "dialog".into()),
     ];

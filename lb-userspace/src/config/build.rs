@@ -105,6 +105,11 @@ fn backend(raw: RawBackend, defaults: &RawHealth) -> Option<Backend> {
     Some(Backend {
         name: raw.name?,
         address: raw.address?,
+        aliases: match raw.aliases {
+            Given::Absent => Vec::new(),
+            Given::Refused => return None,
+            Given::Value(aliases) => aliases.into_iter().collect::<Option<_>>()?,
+        },
         priority: raw.priority?,
         weight: raw.weight?,
         admin: raw.admin?,

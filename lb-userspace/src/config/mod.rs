@@ -10,6 +10,7 @@
 //! 5. the rules between keys (`rules`, `health`);
 //! 6. the model, which cannot be invalid (`build`, [`model`]).
 
+pub mod alias;
 mod build;
 mod error;
 mod health;

@@ -14,6 +14,8 @@ use std::{
 use lb_common::sip::Method;
 use serde::{Deserialize, Serialize};
 
+use super::alias::Alias;
+
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -277,6 +279,8 @@ pub enum Admin {
 pub struct Backend {
     pub name: String,
     pub address: SocketAddr,
+    /// What else its Via headers may call it.
+    pub aliases: Vec<Alias>,
     /// Lower is preferred (RFC 2782).
     pub priority: u16,
     pub weight: u16,

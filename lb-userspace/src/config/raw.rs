@@ -8,6 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
+    alias::Alias,
     model::{
         Admin, Affinity, AllDown, Balance, ControllerLost, Expect, Forward, InDialogFailover,
         Initial, Keepalive, Malformed, PanicMode, SpoofCheck, Transport, XdpMode,
@@ -122,6 +123,8 @@ pub(super) struct RawRule {
 pub(super) struct RawBackend {
     pub(super) name: Option<String>,
     pub(super) address: Option<SocketAddr>,
+    #[serde(default)]
+    pub(super) aliases: Given<Vec<Option<Alias>>>,
     pub(super) priority: Option<u16>,
     pub(super) weight: Option<u16>,
     pub(super) admin: Option<Admin>,

@@ -9,6 +9,7 @@ use std::{
 use lb_common::maps::{RULE_SETS_PER_SERVICE, RULES_PER_SERVICE};
 
 use super::{
+    alias::{self, Alias},
     error::{Errors, Finding},
     health,
     model::{Admin, Affinity, Balance},
@@ -17,6 +18,7 @@ use super::{
     schema::LISTENERS_PER_SERVICE,
     values,
 };
+use lb_common::maps::SENDERS_PER_BINDING;
 
 /// Checks every rule around the values that were refused before.
 pub(super) fn check(raw: &RawConfig, root: &Place<'_>, errors: &mut Errors) {
@@ -160,6 +162,8 @@ fn within<'a>(service: &'a RawService, place: &Place<'a>, errors: &mut Errors) {
     let addresses =
         || backends(service, place).filter_map(|(b, p)| Some((b.address?, p.key("address"))));
 
+    senders(service, place, errors);
+
     let vips: Vec<_> = vips(service, place).collect();
     let Some((first, _)) = vips.first() else { return };
     for (address, address_place) in vips.iter().cloned().chain(addresses()) {
@@ -228,6 +232,66 @@ fn one_name_one_address<'a>(service: &'a RawService, place: &Place<'a>, errors: 
     }
 }
 
+fn aliases<'a>(
+    backend: &'a RawBackend,
+    place: &Place<'a>,
+) -> impl Iterator<Item = Placed<'a, Alias>> + use<'a> {
+    let aliases = backend.aliases.value().map(Vec::as_slice);
+    present(aliases, place.key("aliases"))
+}
+
+/// How many entries the index of senders needs for a backend of one VIP.
+fn names(backend: &RawBackend, place: &Place<'_>) -> usize {
+    let Some(address) = backend.address else { return 0 };
+    let aliases: Vec<_> = aliases(backend, place).map(|(alias, _)| alias).collect();
+    alias::sure(address, aliases.iter().copied()).count()
+        + alias::likely(address, aliases.iter().copied()).count()
+}
+
+/// A Via header names one backend of a service, and no VIP of it.
+fn senders<'a>(service: &'a RawService, place: &Place<'a>, errors: &mut Errors) {
+    let vips: HashSet<_> = vips(service, place)
+        .flat_map(|(vip, _)| alias::sure(vip, None).map(|sender| sender.to_string()))
+        .collect();
+    let mut owner = HashMap::new();
+    for (backend, backend_place) in backends(service, place) {
+        if let Some(address) = backend.address {
+            let own = alias::sure(address, None).map(|sender| sender.to_string());
+            let path = backend_place.path();
+            owner.extend(own.map(|sender| (sender, (backend.name.as_ref(), path.to_owned()))));
+        }
+    }
+    for (backend, backend_place) in backends(service, place) {
+        let Some(address) = backend.address else { continue };
+        for (alias, alias_place) in aliases(backend, &backend_place) {
+            for sender in alias::sure(address, Some(alias)).skip(1) {
+                let sender = sender.to_string();
+                if vips.contains(&sender) {
+                    let message = format!(
+                        "found {sender}, which is a VIP of its own service {}, allowed is what \
+                         means this backend alone",
+                        title(service, place)
+                    );
+                    alias_place.refuse(errors, message);
+                    continue;
+                }
+                let path = backend_place.path().to_owned();
+                let name = backend.name.as_ref();
+                let (owner, first) =
+                    owner.entry(sender.clone()).or_insert_with(|| (name, path.clone()));
+                // In another list of the service it is the same backend.
+                if *first != path && (name.is_none() || *owner != name) {
+                    let message = format!(
+                        "found {sender}, which means {first} too, allowed is what means this \
+                         backend alone"
+                    );
+                    alias_place.refuse(errors, message);
+                }
+            }
+        }
+    }
+}
+
 /// A domain and a method stand in one rule of a service.
 fn matches<'a>(service: &'a RawService, place: &Place<'a>, errors: &mut Errors) {
     let all = |given: &'a Given<Vec<Option<RawRule>>>, key| {
@@ -266,7 +330,14 @@ fn limits(
         }
     };
     let (mut listeners, mut bindings, mut rule_sets, mut rule_keys) = (0, 0usize, 0, 0);
+    let mut senders = 0usize;
     let mut endpoints = HashSet::new();
+    let mut listeners_of: HashMap<SocketAddr, usize> = HashMap::new();
+    for (service, place) in services {
+        for address in backends(service, place).filter_map(|(b, _)| b.address) {
+            *listeners_of.entry(address).or_default() += vips(service, place).count();
+        }
+    }
     let mut sets = HashSet::new();
     for (service, place) in services {
         let vips = vips(service, place).count();
@@ -292,6 +363,10 @@ fn limits(
             // A sequence for round-robin is another table than slots for a hash.
             sets.insert((service.balance == Some(Balance::RoundRobin), set));
         }
+        for (backend, place) in backends(service, place) {
+            let is_shared = backend.address.is_some_and(|a| listeners_of.get(&a) > Some(&1));
+            senders += vips * (names(backend, &place) + usize::from(is_shared));
+        }
     }
     let room = limits.services.map(|s| s * LISTENERS_PER_SERVICE);
     let room_sets = limits.services.map(|s| s * RULE_SETS_PER_SERVICE);
@@ -303,6 +378,15 @@ fn limits(
     fits(rule_keys, "VIPs times domains and methods of rules", room_keys, per);
     fits(endpoints.len(), "different backend addresses", limits.endpoints, "limits.endpoints");
     fits(bindings, "VIPs times backends", limits.bindings, "limits.bindings");
+    // Too many bindings are told already.
+    let room = limits.bindings.filter(|&b| bindings <= b as usize);
+    let room = room.map(|b| b * SENDERS_PER_BINDING);
+    fits(
+        senders,
+        "VIPs times addresses and aliases of backends",
+        room,
+        "two for each of limits.bindings",
+    );
     fits(sets.len(), "different sets of backends", limits.tables, "limits.tables");
 }
 

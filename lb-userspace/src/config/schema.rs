@@ -8,6 +8,7 @@ use std::time::Duration;
 use lb_common::table;
 
 use super::{
+    alias,
     shape::{Field, Need, Shape, Text, Word},
     values::{self, Use},
 };
@@ -18,6 +19,8 @@ use Need::{Default, Elsewhere, Later, Optional, Required};
 pub(super) const MOST_BACKENDS: usize = table::MAX_MEMBERS;
 /// Most rules of each kind; a service has at most 255 sets.
 const MOST_RULES: usize = 127;
+/// Most aliases of one backend.
+const MOST_ALIASES: usize = 64;
 /// Listeners that the maps have room for, for each of `limits.services`.
 pub(super) const LISTENERS_PER_SERVICE: u32 = 4;
 
@@ -32,6 +35,10 @@ static TRAFFIC_ADDRESS: Shape = Shape::Text(&Text {
 static OWN_ADDRESS: Shape = Shape::Text(&Text {
     check: |text| values::address(text, Use::Own).map(drop),
     pattern: IP_PORT,
+});
+static ALIAS: Shape = Shape::Text(&Text {
+    check: |text| alias::parse(text).map(drop),
+    pattern: r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?$|^[0-9A-Fa-f:.]+$",
 });
 static INTERFACE: Shape =
     Shape::Text(&Text { check: values::interface, pattern: r"^[!-.0-9;-~]{1,15}$" });
@@ -367,6 +374,12 @@ static BACKEND: Shape = Shape::Map(&[
     ),
     field("address", Required, &TRAFFIC_ADDRESS, "IP address and port"),
     field(
+        "aliases",
+        Optional,
+        &Shape::List { of: &ALIAS, most: MOST_ALIASES, or_one: true },
+        "what else the backend's Via headers call it: names or addresses, with or without a port",
+    ),
+    field(
         "priority",
         Default("10"),
         &int(0, 65_535),
@@ -385,6 +398,5 @@ static BACKEND: Shape = Shape::Map(&[
         "drain: no new dialogs, live ones stay; maint: no traffic",
     ),
     field("health", Optional, &BACKEND_HEALTH, "off, or what differs from defaults.health"),
-    refused("aliases", Later),
     refused("srv", Later),
 ]);

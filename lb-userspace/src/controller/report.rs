@@ -175,6 +175,7 @@ impl Controller {
         BackendStatus {
             name: backend.name.clone(),
             address: backend.address.to_string(),
+            aliases: backend.aliases.iter().map(ToString::to_string).collect(),
             priority: backend.priority,
             weight: backend.weight,
             share: f64::from(slots) / lb_common::table::SLOTS as f64,

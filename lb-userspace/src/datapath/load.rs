@@ -26,6 +26,7 @@ mod global {
     pub(super) const HOST_MASK: &str = "HOST_MASK";
     pub(super) const RULE_MASK: &str = "RULE_MASK";
     pub(super) const ADDRESS_MASK: &str = "ADDRESS_MASK";
+    pub(super) const SENDER_MASK: &str = "SENDER_MASK";
     pub(super) const DIALOG_MASK: &str = "DIALOG_MASK";
     pub(super) const RECORD: &str = "RECORD";
 }
@@ -77,7 +78,7 @@ pub(crate) fn entries(capacities: &Capacities) -> BTreeMap<&'static str, u32> {
 /// The masks and switches that a program is built with.
 #[derive(Clone, Copy)]
 struct Globals {
-    masks: [(&'static str, u32); 6],
+    masks: [(&'static str, u32); 7],
     record: u8,
 }
 
@@ -94,6 +95,7 @@ impl Globals {
                 (global::HOST_MASK, mask(name::HOST_INDEX)?),
                 (global::RULE_MASK, mask(name::RULE_INDEX)?),
                 (global::ADDRESS_MASK, mask(name::ADDRESS_INDEX)?),
+                (global::SENDER_MASK, mask(name::SENDER_INDEX)?),
                 (global::DIALOG_MASK, mask(name::DIALOGS)?),
             ],
             record: match record {

@@ -114,6 +114,7 @@ fn set(maps: &KernelMaps, counters: &Counters, id: u16) -> Result<Option<SetStat
         set.backends.push(BackendStatus {
             name: maps.name(Names::Backends, binding)?.to_string(),
             address: backend.socket.address().to_string(),
+            aliases: Vec::new(),
             priority: order.priority,
             weight: order.weight,
             share: f64::from(share) / table::SLOTS as f64,

@@ -81,7 +81,17 @@ pub fn dump(maps: &dyn LbMaps) -> Result<String> {
         entries.retain(|slot| slot.id != 0);
         entries.sort_unstable_by_key(|slot| slot.socket);
         for slot in entries {
-            out.push(format!("{} {:?} = {}", index.map().to_lowercase(), slot.socket, slot.id));
+            let socket = match index {
+                Index::Listeners
+                | Index::Endpoints
+                | Index::Hosts
+                | Index::Rules
+                | Index::Addresses => {
+                    format!("{:?}", slot.socket)
+                }
+                Index::Senders => sender(&slot.socket),
+            };
+            out.push(format!("{} {socket} = {}", index.map().to_lowercase(), slot.id));
         }
     }
     for (row, label) in [(ports::LISTENERS, "listener"), (ports::ENDPOINTS, "endpoint")] {
@@ -89,6 +99,12 @@ pub fn dump(maps: &dyn LbMaps) -> Result<String> {
     }
     out.push(String::new());
     Ok(out.join("\n"))
+}
+
+/// The parts of a [`lb_common::sip::SentBy::key`].
+fn sender(key: &lb_common::addr::Socket) -> String {
+    let [host, rest] = key.addr.words();
+    format!("{host:016x}:{} to listener {}", key.port.get(), rest as u16)
 }
 
 fn ids(entries: u32) -> impl Iterator<Item = u16> {

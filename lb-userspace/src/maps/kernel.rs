@@ -35,6 +35,7 @@ pub struct KernelMaps {
     host_index: Records<Slot>,
     rule_index: Records<Slot>,
     address_index: Records<Slot>,
+    sender_index: Records<Slot>,
     ports: Records<PortSet>,
     interfaces: Records<Interface>,
     routes: Records<Route>,
@@ -64,6 +65,7 @@ impl KernelMaps {
             host_index: Records::open(name::HOST_INDEX, open)?,
             rule_index: Records::open(name::RULE_INDEX, open)?,
             address_index: Records::open(name::ADDRESS_INDEX, open)?,
+            sender_index: Records::open(name::SENDER_INDEX, open)?,
             ports: Records::open(name::PORTS, open)?,
             interfaces: Records::open(name::INTERFACES, open)?,
             routes: Records::open(name::ROUTES, open)?,
@@ -83,6 +85,7 @@ impl KernelMaps {
             Index::Hosts => &self.host_index,
             Index::Rules => &self.rule_index,
             Index::Addresses => &self.address_index,
+            Index::Senders => &self.sender_index,
         }
     }
 
@@ -93,6 +96,7 @@ impl KernelMaps {
             Index::Hosts => &mut self.host_index,
             Index::Rules => &mut self.rule_index,
             Index::Addresses => &mut self.address_index,
+            Index::Senders => &mut self.sender_index,
         }
     }
 

@@ -22,7 +22,7 @@ pub struct MemoryMaps {
     /// Made on first write: most of a pool is never used.
     tables: Vec<Option<Box<Table>>>,
     choices: Vec<Choice>,
-    slots: [Vec<Slot>; 5],
+    slots: [Vec<Slot>; 6],
     ports: [Box<PortSet>; 2],
     interfaces: Vec<Interface>,
     routes: Vec<Route>,
@@ -144,24 +144,26 @@ impl LbMaps for MemoryMaps {
     }
 
     fn slots(&self, index: Index) -> Result<Vec<Slot>> {
-        let [listeners, endpoints, hosts, rules, addresses] = &self.slots;
+        let [listeners, endpoints, hosts, rules, addresses, senders] = &self.slots;
         Ok(match index {
             Index::Listeners => listeners.clone(),
             Index::Endpoints => endpoints.clone(),
             Index::Hosts => hosts.clone(),
             Index::Rules => rules.clone(),
             Index::Addresses => addresses.clone(),
+            Index::Senders => senders.clone(),
         })
     }
 
     fn put_slot(&mut self, index: Index, row: u32, slot: &Slot) -> Result<()> {
-        let [listeners, endpoints, hosts, rules, addresses] = &mut self.slots;
+        let [listeners, endpoints, hosts, rules, addresses, senders] = &mut self.slots;
         let slots = match index {
             Index::Listeners => listeners,
             Index::Endpoints => endpoints,
             Index::Hosts => hosts,
             Index::Rules => rules,
             Index::Addresses => addresses,
+            Index::Senders => senders,
         };
         put(slots, index.map(), row, *slot)
     }

@@ -95,11 +95,20 @@ pub enum Index {
     Rules,
     /// Addresses of listeners and endpoints; the id is bits of [`lb_common::maps::address`].
     Addresses,
+    /// Listener and sender of a request, as a Via names it, → binding; also listener and endpoint,
+    /// where several listeners share it ([`lb_common::sip::SentBy`]).
+    Senders,
 }
 
 impl Index {
-    pub const ALL: [Self; 5] =
-        [Self::Listeners, Self::Endpoints, Self::Hosts, Self::Rules, Self::Addresses];
+    pub const ALL: [Self; 6] = [
+        Self::Listeners,
+        Self::Endpoints,
+        Self::Hosts,
+        Self::Rules,
+        Self::Addresses,
+        Self::Senders,
+    ];
 
     /// The map that holds it.
     #[must_use]
@@ -110,6 +119,7 @@ impl Index {
             Self::Hosts => name::HOST_INDEX,
             Self::Rules => name::RULE_INDEX,
             Self::Addresses => name::ADDRESS_INDEX,
+            Self::Senders => name::SENDER_INDEX,
         }
     }
 
@@ -122,6 +132,7 @@ impl Index {
             Self::Hosts => lb_common::maps::HOST_ADDRESSES,
             Self::Rules => capacities.rules(),
             Self::Addresses => capacities.addresses(),
+            Self::Senders => capacities.senders(),
         })
     }
 }

@@ -60,6 +60,11 @@ impl fmt::Display for Problem {
                 "all member lists are in use, some services keep their last one: raise \
                  limits.services and restart"
             ),
+            Self::IndexFull { index: Index::Senders, .. } => write!(
+                f,
+                "map {} has no room for all aliases: raise limits.bindings and restart",
+                Index::Senders.map()
+            ),
             Self::IndexFull { index, socket } => write!(
                 f,
                 "map {} has no room near {}: raise limits.{} and restart",
@@ -68,6 +73,7 @@ impl fmt::Display for Problem {
                 match index {
                     Index::Listeners | Index::Rules => "services",
                     Index::Endpoints | Index::Hosts | Index::Addresses => "endpoints",
+                    Index::Senders => "bindings",
                 }
             ),
             Self::TooManyInterfaces { ifindex } => write!(
@@ -110,6 +116,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     rule_index.retain(|_, choice| !blocked.rules.contains(choice));
     let rules = index::plan(Index::Rules, &rule_index, applied, at.now);
     let addresses = index::plan(Index::Addresses, &desired.address_index, applied, at.now);
+    let senders = index::plan(Index::Senders, &desired.sender_index, applied, at.now);
     let (new_interfaces, old_interfaces, crowded) = interfaces(desired, applied);
 
     let mut plan = Plan {
@@ -121,6 +128,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
             hosts.retry_at,
             rules.retry_at,
             addresses.retry_at,
+            senders.retry_at,
         ]
         .into_iter()
         .flatten()
@@ -133,6 +141,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
         hosts.problems,
         rules.problems,
         addresses.problems,
+        senders.problems,
         crowded,
     ] {
         plan.problems.extend(found);
@@ -153,6 +162,8 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     }));
     // Answers of a new backend are recognised before its first request leaves.
     ops.extend(endpoints.adds);
+    // So are answers to what it sends of its own accord.
+    ops.extend(senders.adds);
     ports(ops, desired, applied, row::ENDPOINTS, Ports::Both);
     ops.extend(publishing.lists);
     ops.extend(publishing.tables);
@@ -190,6 +201,7 @@ pub fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Plan {
     ));
     ports(ops, desired, applied, row::ENDPOINTS, Ports::Desired);
     ops.extend(endpoints.removals);
+    ops.extend(senders.removals);
     ops.extend(hosts.removals);
     ops.extend(addresses.removals);
     for &id in applied.bindings.keys().filter(|id| !desired.bindings.contains_key(id)) {

@@ -23,9 +23,11 @@ use super::{
     Admin, AdminStates, Health, Standing, commanded,
     ids::{Ids, set_name, socket},
     route::{SetMember, SetTable},
+    senders::{self, Named},
     table::{SlotTable, TableCache},
 };
 use crate::{
+    config::alias::Alias,
     config::model::{
         Affinity, AllDown, Backend, Balance, Config, InDialogFailover, Initial, Keepalive,
         Malformed, Service, SetKind,
@@ -148,6 +150,8 @@ pub struct DesiredState {
     /// Choices by [`rule::key`].
     pub rule_index: BTreeMap<Socket, u16>,
     pub address_index: BTreeMap<Socket, u16>,
+    /// Bindings by [`lb_common::sip::SentBy::key`].
+    pub sender_index: BTreeMap<Socket, u16>,
     /// Rows of [`lb_common::maps::ports`].
     pub ports: [Box<PortSet>; 2],
     /// By name; for people, not for maps.
@@ -186,6 +190,7 @@ pub fn desired(
     state.endpoints();
     state.addresses();
     state.retired_listeners();
+    state.senders();
     state.network();
     cache.trim();
     state.out
@@ -228,6 +233,7 @@ impl<'a> Builder<'a> {
             host_index: BTreeMap::new(),
             rule_index: BTreeMap::new(),
             address_index: BTreeMap::new(),
+            sender_index: BTreeMap::new(),
             ports: [Box::new([0; 1024]), Box::new([0; 1024])],
             services: BTreeMap::new(),
             notices: Vec::new(),
@@ -542,6 +548,52 @@ impl<'a> Builder<'a> {
             *index.entry(Socket::host(addr)).or_default() |= bit;
         }
         self.out.address_index = index;
+    }
+
+    /// Who Via headers of responses to each configured listener may name.
+    fn senders(&mut self) {
+        let mut bindings: BTreeMap<u16, Vec<(u16, &Binding)>> = BTreeMap::new();
+        for (&id, binding) in &self.out.bindings {
+            bindings.entry(binding.listener).or_default().push((id, binding));
+        }
+        let mut index = BTreeMap::new();
+        for service in &self.inputs.config.services {
+            let mut aliases: BTreeMap<_, &[Alias]> = BTreeMap::new();
+            for backend in service.sets().flat_map(|set| set.backends) {
+                if !backend.aliases.is_empty() {
+                    aliases.entry(backend.address).or_insert(&backend.aliases);
+                }
+            }
+            for &vip in &service.listen {
+                let listener = self
+                    .ids
+                    .service(&service.name)
+                    .and_then(|id| self.ids.listener(id, socket(vip, service.transport)));
+                let Some(listener) = listener else { continue };
+                let mut named: Vec<_> = bindings
+                    .get(&listener)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|&(binding, record)| {
+                        let address = self.ids.endpoints.key(record.endpoint)?.address();
+                        let aliases = aliases.get(&address).copied().unwrap_or_default();
+                        let endpoint = record.endpoint;
+                        let shared =
+                            self.out.endpoints.get(&endpoint).is_some_and(|e| e.shared != 0);
+                        let named = Named { binding, endpoint, shared, address, aliases };
+                        Some((record.retired, named))
+                    })
+                    .collect();
+                // Those that are configured first.
+                named.sort_by_key(|(retired, _)| *retired);
+                let named: Vec<_> = named.into_iter().map(|(_, named)| named).collect();
+                if let Some(record) = self.out.listeners.get_mut(&listener) {
+                    record.shared = named.iter().any(|backend| backend.shared).into();
+                }
+                senders::add(&mut index, self.inputs.key, listener, &named);
+            }
+        }
+        self.out.sender_index = index;
     }
 
     fn network(&mut self) {

@@ -11,6 +11,7 @@ pub mod choose;
 pub mod desired;
 pub mod ids;
 pub mod route;
+mod senders;
 pub mod table;
 pub mod tier;
 

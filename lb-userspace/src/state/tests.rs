@@ -24,6 +24,7 @@ fn backends(spec: &[(&str, u16, u16)]) -> Vec<Backend> {
             priority: *priority,
             weight: *weight,
             admin: Admin::Ready,
+            aliases: Vec::new(),
             health: None,
         })
         .collect()

@@ -128,6 +128,7 @@ pub(super) fn route(prefix: &str, bits: u32) -> Route {
 /// (name, address, priority, weight)
 pub(super) fn backend((name, address, priority, weight): (&str, &str, u16, u16)) -> Backend {
     Backend {
+        aliases: Vec::new(),
         name: name.to_owned(),
         address: address.parse().unwrap(),
         priority,

@@ -150,6 +150,12 @@ impl Watched {
             assert!(!service.as_bytes().is_empty(), "service {} has no name", record.service);
             assert_ne!(self.maps.settings().unwrap().key.k0, 0, "the hash key is not set");
         }
+        for (sender, binding) in self.index(Index::Senders) {
+            let record = self.maps.binding(binding).unwrap();
+            assert_ne!(record.endpoint, 0, "a Via leads to binding {binding}, which is unset");
+            let listener = sender.addr.words()[1] as u16;
+            assert_eq!(record.listener, listener, "a Via leads to another listener");
+        }
         for (socket, id) in endpoints {
             let record = self.maps.endpoint(id).unwrap();
             assert_eq!(record.socket, socket, "endpoint {id}");
