@@ -502,6 +502,11 @@ fn wrong_arguments_name_what_there_is() {
             config: work.path("config.yaml"),
             service: service.to_owned(),
             call_id: call_id.to_owned(),
+            method: "INVITE".to_owned(),
+            request_uri: None,
+            from: None,
+            to: None,
+            source: None,
             down: down.into_iter().map(str::to_owned).collect(),
             json: true,
         };

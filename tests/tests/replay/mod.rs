@@ -93,6 +93,11 @@ impl Workplace {
             config: self.path("config.yaml"),
             service: service.to_owned(),
             call_id: call_id.to_owned(),
+            method: "INVITE".to_owned(),
+            request_uri: None,
+            from: None,
+            to: None,
+            source: None,
             down: down.iter().map(|&d| d.to_owned()).collect(),
             json: false,
         };
