@@ -114,7 +114,7 @@ fn the_example_is_valid_and_says_what_the_defaults_are() {
 #[test]
 fn invalid_files_give_exactly_the_expected_errors() {
     let files = files("invalid", "yaml");
-    assert_eq!(files.len(), 31);
+    assert_eq!(files.len(), 32);
     for file in &files {
         let errors = config::load(file).expect_err(&file.display().to_string());
         // Paths in messages depend on where the tests run.

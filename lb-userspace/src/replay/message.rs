@@ -8,15 +8,26 @@ use lb_common::{
     verdict::Decision,
 };
 
-/// The UDP payload of an Ethernet frame that the program has recognised as ours.
+/// Length of a UDP header in bytes.
+const UDP_HEADER: usize = 8;
+
+/// The UDP payload of an Ethernet frame that the program has recognised as ours, or what its first
+/// fragment has of it.
 #[must_use]
 pub(super) fn payload(frame: &[u8]) -> Option<&[u8]> {
-    match LaxSlicedPacket::from_ethernet(frame).ok()?.transport? {
-        TransportSlice::Udp(udp) => Some(udp.payload()),
-        TransportSlice::Tcp(_)
-        | TransportSlice::Icmpv4(_)
-        | TransportSlice::Icmpv6(_)
-        | TransportSlice::Igmp(_) => None,
+    let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
+    match packet.transport {
+        Some(TransportSlice::Udp(udp)) => Some(udp.payload()),
+        Some(
+            TransportSlice::Tcp(_)
+            | TransportSlice::Icmpv4(_)
+            | TransportSlice::Icmpv6(_)
+            | TransportSlice::Igmp(_),
+        ) => None,
+        None => {
+            let ip = packet.net?.ip_payload_ref().cloned()?;
+            if ip.fragmented { ip.payload.get(UDP_HEADER..) } else { None }
+        }
     }
 }
 
