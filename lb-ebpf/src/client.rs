@@ -174,7 +174,7 @@ fn named(call: &Call, is_shared: bool) -> u16 {
 fn is_inside(call: &Call) -> bool {
     call.has_call_id.is_set()
         && !call.found.exists()
-        && !call.from_backend.is_set()
+        && !call.from_backend()
         && call.message().is_request()
         && !call.message().stands_alone()
         && (!call.message().forms_dialog() || call.examined.in_dialog())
@@ -236,7 +236,7 @@ fn is_worth_an_entry(call: &Call, chosen: Chosen, shared: u8) -> bool {
     if call.message().forms_dialog() {
         return !call.examined.in_dialog();
     }
-    let is_certain = !call.is_marked.is_set() && !chosen.is_set(call.packet);
+    let is_certain = !call.has_call_id.other().is_set() && !chosen.is_set(call.packet);
     call.message().stands_alone() && !is_certain
 }
 
@@ -263,7 +263,7 @@ fn deliver(call: &Call, target: &Target, verdict: Verdict) -> Result<Outcome, Ve
 /// VIP of its dialog, else of its own service.
 #[inline(always)]
 fn hairpin(call: &Call, target: &Target) -> Result<Option<&'static Socket>, Verdict> {
-    if !call.from_backend.is_set() {
+    if !call.from_backend() {
         return Ok(None);
     }
     let client = maps::endpoint(call.source)?;

@@ -31,12 +31,12 @@ pub struct Found {
     /// The entry, 0 = none.
     pub entry: Entry,
     pub way: u32,
+    /// It exists; the other one: it is the endpoint's that was asked for.
     exists: Flag,
-    is_own: Flag,
 }
 
 impl Found {
-    pub const NOTHING: Self = Self { entry: Entry(0), way: 0, exists: Flag::NO, is_own: Flag::NO };
+    pub const NOTHING: Self = Self { entry: Entry(0), way: 0, exists: Flag::NO };
 
     #[inline(always)]
     pub fn exists(&self) -> bool {
@@ -46,7 +46,7 @@ impl Found {
     /// It is the endpoint's that was asked for, if one was.
     #[inline(always)]
     pub fn is_own(&self) -> bool {
-        self.is_own.is_set()
+        self.exists.other().is_set()
     }
 
     /// Its state as [`State::bits`] gives it, 0 if there is none.
@@ -97,8 +97,7 @@ impl Dialogs {
             }
         }
         found.way = self.packet.forget(found.way);
-        found.exists = Flag::new(self.packet, exists);
-        found.is_own = Flag::new(self.packet, owned);
+        found.exists = Flag::new(self.packet, exists).with(self.packet, owned);
         found.entry = Entry(self.packet.forget_all(found.entry.0));
         Ok(found)
     }

@@ -25,10 +25,8 @@ use crate::{
 pub struct Call {
     pub packet: Packet,
     pub datagram: Datagram,
-    /// To a VIP.
-    pub to_vip: Flag,
-    /// From a backend's address.
-    pub from_backend: Flag,
+    /// To a VIP; the other one: from a backend's address.
+    sides: Flag,
     /// Listener at the destination, 0 = none.
     pub listener: u16,
     /// Endpoint at the source, 0 = none.
@@ -37,7 +35,8 @@ pub struct Call {
     message: Code,
     /// Offset of the start line in the payload.
     pub line: u32,
-    /// Else the message is placed by its source address.
+    /// Else the message is placed by its source address. The other one: an entry may say something
+    /// else than the slot.
     pub has_call_id: Flag,
     /// Hash of the Call-ID, else of the source.
     pub hash: u64,
@@ -46,13 +45,23 @@ pub struct Call {
     pub owner: u16,
     /// The dialog's entry.
     pub found: Found,
-    /// An entry may say something else than the slot.
-    pub is_marked: Flag,
     /// What else the headers say, as far as it matters.
     pub examined: Examined,
 }
 
 impl Call {
+    /// To a VIP.
+    #[inline(always)]
+    pub fn to_vip(&self) -> bool {
+        self.sides.is_set()
+    }
+
+    /// From a backend's address.
+    #[inline(always)]
+    pub fn from_backend(&self) -> bool {
+        self.sides.other().is_set()
+    }
+
     /// What kind of message it is; a new copy for each question, see [`Flag`].
     #[inline(always)]
     pub fn message(&self) -> Code {
@@ -116,8 +125,7 @@ fn decide(packet: Packet, headers: &Headers) -> Result<Outcome, Verdict> {
         return Err(Verdict::NotOurs);
     }
     // From here on one path for all frames: what differs is data.
-    let to_vip = Flag::new(packet, listener != 0);
-    let from_backend = Flag::new(packet, source != 0);
+    let sides = Flag::new(packet, listener != 0).with(packet, source != 0);
     datagram.forget(packet);
     let listener = packet.forget_word(listener.into()) as u16;
     let source = packet.forget_word(source.into()) as u16;
@@ -127,11 +135,11 @@ fn decide(packet: Packet, headers: &Headers) -> Result<Outcome, Verdict> {
         decision.listener = listener;
         decision.endpoint = source;
     });
-    if from_backend.is_set() {
-        server::check(packet, &datagram, to_vip, source)?;
+    if sides.other().is_set() {
+        server::check(packet, &datagram, sides, source)?;
     }
-    let mut call = read(packet, datagram, (to_vip, listener), (from_backend, source))?;
-    if to_vip.is_set() {
+    let mut call = read(packet, datagram, sides, listener, source)?;
+    if sides.is_set() {
         let listener = maps::listener(listener)?;
         // Before the marks are looked at: the controller marks slots before it publishes.
         let owner = select::owner(listener.choice, call.hash)?;
@@ -141,7 +149,7 @@ fn decide(packet: Packet, headers: &Headers) -> Result<Outcome, Verdict> {
         recall(&mut call)?;
         read_on(&mut call);
     }
-    if to_vip.is_set() { client::forward(&call) } else { server::reply(&call) }
+    if sides.is_set() { client::forward(&call) } else { server::reply(&call) }
 }
 
 /// Reads what both directions need: kind of message, Call-ID, hash.
@@ -149,8 +157,9 @@ fn decide(packet: Packet, headers: &Headers) -> Result<Outcome, Verdict> {
 fn read(
     packet: Packet,
     datagram: Datagram,
-    (to_vip, listener): (Flag, u16),
-    (from_backend, source): (Flag, u16),
+    sides: Flag,
+    listener: u16,
+    source: u16,
 ) -> Result<Call, Verdict> {
     let (start, len) = parse::payload(packet, &datagram)?;
     let payload = Payload::new(packet, start, len);
@@ -161,8 +170,7 @@ fn read(
     let mut call = Call {
         packet,
         datagram,
-        to_vip,
-        from_backend,
+        sides,
         listener,
         source,
         payload,
@@ -173,7 +181,6 @@ fn read(
         now: clock::now()?,
         owner: 0,
         found: Found::NOTHING,
-        is_marked: Flag::NO,
         examined: Examined::default(),
     };
     let mut has_call_id = false;
@@ -217,7 +224,7 @@ fn recall(call: &mut Call) -> Result<(), Verdict> {
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
     let mut policy = Policy::NONE;
     let mut is_shared = false;
-    let whose = if call.to_vip.is_set() {
+    let whose = if call.to_vip() {
         let listener = maps::listener(call.listener)?;
         policy = Policy::of(call.packet, listener);
         is_shared = listener.shared != 0;
@@ -228,13 +235,13 @@ fn recall(call: &mut Call) -> Result<(), Verdict> {
     };
     let is_marked = dialogs.is_marked(whose.service)? || is_shared;
     let asks = is_marked
-        || !call.to_vip.is_set()
+        || !call.to_vip()
         || policy.hides_slots(call.packet)
         || call.message().concerns_entry();
     if asks && !policy.is_loose(call.packet) {
         call.found = dialogs.find(whose)?;
     }
-    call.is_marked = Flag::new(call.packet, is_marked);
+    call.has_call_id = call.has_call_id.with(call.packet, is_marked);
     Ok(())
 }
 
@@ -260,16 +267,16 @@ fn needed(call: &Call) -> u32 {
     let message = || call.message();
     let found = &call.found;
     let mut needed = 0;
-    if call.from_backend.is_set() {
+    if call.from_backend() {
         // To another service's VIP it goes as a client's: what its own entry says is not known.
-        let own = if call.to_vip.is_set() || !found.is_own() { 0 } else { found.state() };
+        let own = if call.to_vip() || !found.is_own() { 0 } else { found.state() };
         if message().is_request()
             && own != State::ConfirmedInvite.bits()
             && own != State::ConfirmedOther.bits()
         {
             needed = need::TO;
         } else if (message().is_lasting() && own != State::ConfirmedInvite.bits())
-            || (message().is_refusal() && (call.to_vip.is_set() || own == State::Ringing.bits()))
+            || (message().is_refusal() && (call.to_vip() || own == State::Ringing.bits()))
         {
             needed = need::CSEQ;
         }
@@ -286,7 +293,7 @@ fn needed(call: &Call) -> u32 {
         // Refused or ended: does it ring anew?
         needed = need::TO;
     }
-    if call.to_vip.is_set() && !found.exists() && message().forms_dialog() {
+    if call.to_vip() && !found.exists() && message().forms_dialog() {
         needed |= need::TO | need::ALL;
     }
     needed
