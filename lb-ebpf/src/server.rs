@@ -43,7 +43,9 @@ pub fn check(
     }
     let other = service::receiver_of(packet, datagram)?;
     if other != 0 {
-        if steer::are_neighbours(source.into(), other.into()) != 0 {
+        if steer::are_neighbours(source.into(), other.into()) != 0
+            || steer::are_neighbours(other.into(), source.into()) != 0
+        {
             return Err(Verdict::SameService);
         }
     }
