@@ -37,6 +37,8 @@ pub struct Backend {
     pub address: SocketAddr,
     pub priority: u16,
     pub weight: u16,
+    /// More keys, such as `, aliases: [gw1.example.net]`.
+    pub more: String,
 }
 
 /// A configuration with one service; [`Settings::yaml`] is what a user would write.
@@ -73,6 +75,7 @@ impl Settings {
             address: site.backend_address(n),
             priority: 10,
             weight: 1,
+            more: String::new(),
         };
         Self {
             interfaces: site.interfaces.clone(),
@@ -117,12 +120,12 @@ impl Settings {
             self.listen,
             self.policy,
         );
-        for Backend { name, address, priority, weight } in &self.backends {
+        for Backend { name, address, priority, weight, more } in &self.backends {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
                 "      - {{ name: {name}, address: \"{address}\", priority: {priority}, \
-                 weight: {weight} }}"
+                 weight: {weight}{more} }}"
             );
         }
         text.push_str(&self.services);
