@@ -8,8 +8,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    net::SocketAddr,
     time::Duration,
 };
 
@@ -34,29 +32,6 @@ fn stage(plan: Plan, choose: &str) -> Stage {
     .expect("the stage is set")
 }
 
-/// Calls from the first caller, the n-th of them with the fields of `line(n)`: user and host of the
-/// Request-URI, user of From and of To.
-fn place(
-    stage: &Stage,
-    scenario: &str,
-    local: SocketAddr,
-    (count, rate, hold): (u64, u32, Duration),
-    line: impl Fn(u64) -> [String; 4],
-) -> Peer {
-    let directory = stage.site.lab.directory();
-    let mut lines = "SEQUENTIAL\n".to_owned();
-    for n in 0..count {
-        lines += &format!("{}\n", line(n).join(";"));
-    }
-    let file = directory.join(format!("{}-{scenario}-lines.csv", local.port()));
-    fs::write(&file, lines).unwrap();
-    // The number of the call and the port, so that no Call-ID is used twice.
-    let id = format!("%u-{}@keys", local.port());
-    let words = ["-inf", file.to_str().unwrap(), "-cid_str", &id];
-    let (host, vip) = (&stage.site.callers[0], stage.settings.listen);
-    Peer::play_with(host, directory, scenario, local, vip, (count, rate, hold), &words).unwrap()
-}
-
 /// All of `count` ended well.
 fn assert_well(stage: &Stage, calls: Peer, count: u64) {
     let tally = calls.finish(LONG).expect("the calls come to an end");
@@ -64,26 +39,13 @@ fn assert_well(stage: &Stage, calls: Peer, count: u64) {
     assert_eq!(tally, well, "{}", stage.balancer.tail());
 }
 
-/// The backends where something of the n-th call from `port` arrived.
-fn places(stage: &Stage, port: u16) -> BTreeMap<u64, BTreeSet<usize>> {
-    let places = stage.settled().places();
-    let of_port = places.into_iter().filter_map(|(id, backends)| {
-        let (number, rest) = id.split_once('-')?;
-        (rest == format!("{port}@keys")).then(|| (number.parse::<u64>().unwrap() - 1, backends))
-    });
-    of_port.collect()
-}
-
-/// A port of the first caller.
-fn from(stage: &Stage, port: u16) -> SocketAddr {
-    SocketAddr::new(stage.site.caller_address(0).ip(), port)
-}
-
 /// No BYE has met a backend that did not know its call, and nothing was lost.
 fn assert_no_strays(stage: &Stage) {
     let wires = stage.settled();
     let strays = wires.caller.iter().filter(|message| message.status() == Some(481)).count();
-    assert_eq!((strays, wires.losses()), (0, Losses::default()));
+    let seen = (strays, wires.losses());
+    // Dialogs of a backend that is down move.
+    assert_eq!(seen, (0, Losses::default()), "{}", stage.balancer.tail());
 }
 
 /// The position in a line of what a `balance` goes by.
@@ -105,10 +67,10 @@ fn calls_with_one_user_or_domain_go_to_one_backend_whatever_their_call_id() {
                     .map(|at| format!("x{}", if at == field { n % VALUES } else { 1000 + n }))
             };
             let pace = (CALLS, 100, Duration::from_millis(100));
-            let calls = place(&stage, "keyed", from(&stage, port), pace, line);
+            let calls = stage.play("keyed", port, pace, line).unwrap();
             assert_well(&stage, calls, CALLS);
             let mut by_value = BTreeMap::<u64, BTreeSet<usize>>::new();
-            let places = places(&stage, port);
+            let places = stage.places_of(port);
             assert_eq!(places.len() as u64, CALLS);
             for (n, backends) in places {
                 by_value.entry(n % VALUES).or_default().extend(backends);
@@ -157,7 +119,7 @@ fn all_calls_of_one_address_go_to_one_backend() {
 /// How many new calls from `port` each of three backends has got.
 fn shares(stage: &Stage, port: u16) -> [u64; 3] {
     let mut shares = [0; 3];
-    for backends in places(stage, port).values() {
+    for backends in stage.places_of(port).values() {
         assert_eq!(backends.len(), 1);
         shares[*backends.first().unwrap()] += 1;
     }
@@ -179,7 +141,7 @@ fn turns_are_taken_by_weight() {
         }
         stage.balancer.reload(&stage.settings.yaml()).unwrap();
         let pace = (CALLS, 200, Duration::from_millis(500));
-        let calls = place(&stage, "keyed", from(&stage, port), pace, anybody);
+        let calls = stage.play("keyed", port, pace, anybody).unwrap();
         assert_well(&stage, calls, CALLS);
         let (shares, sum) = (shares(&stage, port), u64::from(weights.iter().sum::<u16>()));
         println!("weights {weights:?}: {shares:?}");
@@ -205,7 +167,7 @@ fn new_calls_avoid_the_backend_that_has_more_dialogs_for_its_weight() {
         tell(&stage, "drain", name);
     }
     let hold = Duration::from_secs(6);
-    let held = place(&stage, "keyed", from(&stage, 5070), (HELD, 100, hold), anybody);
+    let held = stage.play("keyed", 5070, (HELD, 100, hold), anybody).unwrap();
     stage
         .wait_for("the set-up of the held calls", SOON, |_wires| {
             (held.count("setups").ok()? == HELD).then_some(())
@@ -218,7 +180,7 @@ fn new_calls_avoid_the_backend_that_has_more_dialogs_for_its_weight() {
     stage.settings.backends[2].weight = 2;
     stage.balancer.reload(&stage.settings.yaml()).unwrap();
     let pace = (CALLS, 100, Duration::from_secs(2));
-    let calls = place(&stage, "keyed", from(&stage, 5071), pace, anybody);
+    let calls = stage.play("keyed", 5071, pace, anybody).unwrap();
     assert_well(&stage, calls, CALLS);
     let shares = shares(&stage, 5071);
     println!("held by the first: {HELD}; of {CALLS} new ones each got {shares:?}");
