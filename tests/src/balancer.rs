@@ -92,6 +92,13 @@ impl Settings {
         }
     }
 
+    /// No backend is probed, each counts as up: for peers that answer no probe, or start later.
+    pub fn unprobed(&mut self) {
+        for backend in &mut self.backends {
+            backend.more.push_str(", health: off");
+        }
+    }
+
     /// The configuration file.
     #[must_use]
     pub fn yaml(&self) -> String {
