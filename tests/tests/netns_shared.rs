@@ -93,8 +93,8 @@ fn who_calls_a_vip_hears_from_that_vip_alone_whoever_speaks_first() {
 fn a_call_that_a_backend_began_goes_on_by_the_vip_that_the_phone_was_told() {
     let (site, mut settings) = site(Family::V4);
     let directory = site.lab.directory();
-    // Who only calls answers no probes.
-    settings.health = "interval: 120s, timeout: 60s".to_owned();
+    settings.unprobed();
+    settings.services = settings.services.replace("5060\" }", "5060\", health: off }");
     let wire = Tap::on(&site.callers[0], "eth0").expect("a tap");
     let balancer = Balancer::start(&site, &settings).expect("sip-lb");
     let (host, phone) = (&site.callers[0], site.caller_address(0));

@@ -19,8 +19,6 @@ use lb_tests::{
 };
 
 const LONG: Duration = Duration::from_secs(60);
-/// Nobody here answers probes.
-const RARE_PROBES: &str = "interval: 120s, timeout: 60s";
 /// Call-IDs of each server.
 const ASKED: u64 = 60;
 
@@ -59,10 +57,10 @@ fn answered(family: Family, policy: &str) {
     let wires: Vec<_> =
         site.backends.iter().map(|host| Tap::on(host, "eth0").expect("a tap")).collect();
     let mut settings = Settings::of(&site);
-    settings.health = RARE_PROBES.to_owned();
+    settings.unprobed();
     settings.policy = policy.to_owned();
     for backend in &mut settings.backends {
-        backend.more = format!(", aliases: [{}.example.net]", backend.name);
+        backend.more += &format!(", aliases: [{}.example.net]", backend.name);
     }
     let balancer = Balancer::start(&site, &settings).expect("sip-lb");
     let phones = site.caller_address(0);
@@ -86,7 +84,6 @@ fn answered(family: Family, policy: &str) {
 
     let (mut asked, mut answers) = (BTreeMap::<String, u32>::new(), 0);
     for (n, wire) in wires.iter().enumerate() {
-        // Others are probes.
         let mut heard = wire.heard();
         heard.retain(|message| message.call_id.ends_with("@farm"));
         let (sent, got): (Vec<_>, Vec<_>) = heard.iter().partition(|message| message.outgoing);

@@ -128,8 +128,7 @@ fn it_goes_to_the_backend_that_began_the_call() {
     let directory = site.lab.directory();
     let wires = taps(&site);
     let mut settings = Settings::of(&site);
-    // Who only calls answers no probes.
-    settings.health = "interval: 120s, timeout: 60s".to_owned();
+    settings.unprobed();
     let balancer = Balancer::start(&site, &settings).expect("sip-lb");
     let address = site.caller_address(0);
     for refers in ["Replaces", "Join"] {
