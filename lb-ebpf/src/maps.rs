@@ -383,6 +383,24 @@ impl Line {
         // SAFETY: as in `load`.
         unsafe { (&raw mut (*self.0)[way as usize & (dialog::WAYS - 1)]).write_volatile(entry) };
     }
+
+    /// Replaces the entry in `way` if it is still `held`; else another CPU was first, and false.
+    #[inline(always)]
+    pub fn exchange(self, way: u32, held: u64, entry: u64) -> bool {
+        let found: u64;
+        // SAFETY: as in `load`; the cell is an aligned word. (See `add_load` for why not an atomic.)
+        unsafe {
+            let cell = &raw mut (*self.0)[way as usize & (dialog::WAYS - 1)];
+            asm!(
+                "r0 = cmpxchg_64({cell} + 0, r0, {entry})",
+                cell = in(reg) cell,
+                entry = in(reg) entry,
+                inout("r0") held => found,
+                options(nostack, preserves_flags)
+            );
+        }
+        found == held
+    }
 }
 
 /// The record of a datagram in fragments.
