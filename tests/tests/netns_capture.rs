@@ -16,12 +16,15 @@ use std::{
 use lb_tests::{
     command,
     lab::{Arms, Plan},
+    message::Message,
     net::Family,
+    packet::Packet,
     process::{Process, wait_for},
     sipp::Calls,
     stage::Stage,
     tap::Heard,
 };
+use lb_userspace::slow::send::Sender;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -407,4 +410,78 @@ fn another_reader_finds_the_dialog_in_the_file() {
     assert_eq!(done.status.code(), Some(0));
     let frames = read(&path);
     assert!(frames.len() > 12, "{frames:?}");
+    // What sngrep makes of it: a pcap file of the SIP messages that it has read.
+    let kept = path.with_extension("sngrep");
+    let mut sngrep = command::command("sngrep");
+    sngrep.args(["--no-interface", "--quiet", "-I"]).arg(&path).arg("-O").arg(&kept);
+    command::output(&mut sngrep).unwrap();
+    assert_eq!(count(&kept), frames.len());
+}
+
+/// A message in three fragments, in the order of `order`.
+fn send_fragments(stage: &Stage, id: u16, call_id: &str, order: [usize; 3]) {
+    let (client, vip) = (stage.site.caller_address(0), stage.site.vip(0));
+    let invite = Message::invite(call_id).size(3500).build();
+    let frames = Packet { id: id.into(), ..Packet::udp(client, vip, invite) }.fragments(1440);
+    let send = || {
+        let sender = Sender::open()?;
+        for n in order {
+            // The Ethernet header is the kernel's.
+            sender.send(&frames[n][14..])?;
+        }
+        Ok(())
+    };
+    stage.site.callers[0].enter(send).unwrap();
+}
+
+#[test]
+fn later_fragments_of_a_dialog_are_captured_with_it_whatever_their_order() {
+    for family in [Family::V4, Family::V6] {
+        let stage =
+            Stage::set(Plan { family, ..Plan::default() }, |_site, _settings| {}).expect("a stage");
+        let path = stage.site.lab.directory().join("fragments.pcap");
+        let words = ["capture", "-w", path.to_str().unwrap(), "--call-id", WANTED];
+        let mut capture = start(&stage, "capture", &words);
+        send_fragments(&stage, 1, "another@laboratory", [0, 1, 2]);
+        send_fragments(&stage, 2, WANTED, [0, 1, 2]);
+        send_fragments(&stage, 3, WANTED, [2, 1, 0]);
+        send_fragments(&stage, 4, "another@laboratory", [1, 2, 0]);
+        let forwarded = |word: &str| {
+            let series = format!(
+                "sip_lb_forwarded_packets_total{{direction=\"to-backend\",reason=\"{word}\"}}"
+            );
+            stage.metric(&series).unwrap()
+        };
+        wait_for("all fragments", SOON, || Ok((forwarded("fragment") > 7.5).then_some(())))
+            .unwrap();
+        interrupt(&mut capture);
+        let mut frames = frames(&path);
+        // What the servers say to it.
+        frames.retain(|[_, comment]| !comment.starts_with("reply"));
+        let of = |verdict: &str, direction: &str| {
+            let of = frames.iter().filter(|f| f[0] == direction && f[1].starts_with(verdict));
+            of.count()
+        };
+        // Two of the second datagram come too early, and go through the program again in their turn.
+        let held = of("slow-path fragment-held", "1");
+        let later = (of("forward fragment", "1"), of("forward fragment", "2"));
+        assert_eq!((held, later), (2, (4, 4)), "{frames:?}");
+        let first = ["forward new-dialog", "forward dialog"];
+        let first = first.map(|verdict| (of(verdict, "1"), of(verdict, "2")));
+        assert_eq!(first, [(1, 1), (1, 1)], "{frames:?}");
+        assert_eq!(frames.len(), 2 + 8 + 4, "{frames:?}");
+    }
+}
+
+/// Direction and comment of every frame.
+fn frames(path: &Path) -> Vec<[String; 2]> {
+    let mut tshark = command::command("tshark");
+    let fields = ["-e", "frame.packet_flags_direction", "-e", "frame.comment"];
+    tshark.args(["-T", "fields", "-E", "separator=/t"]).args(fields).arg("-r").arg(path);
+    let text = command::output(&mut tshark).unwrap();
+    let frame = |line: &str| {
+        let (direction, comment) = line.split_once('\t').unwrap_or((line, ""));
+        [direction.trim_start_matches("0x0000000").to_owned(), comment.to_owned()]
+    };
+    text.lines().map(frame).collect()
 }
