@@ -510,7 +510,7 @@ pub fn watch_desk() -> Option<&'static mut watch::Desk> {
 #[inline(always)]
 pub fn show(ctx: *mut xdp_md, desk: &watch::Desk, head: u32, len: u32) -> bool {
     let head = if head > watch::HEAD as u32 { watch::HEAD as u32 } else { head };
-    let flags = u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU);
+    let flags = u64::from(len) << 32 | BPF_F_CURRENT_CPU;
     // SAFETY: context and map are valid, record and head lie beside each other and are as long as is
     // said; the kernel checks that the packet has so many bytes.
     let result = unsafe {

@@ -190,3 +190,18 @@ pub fn ask(path: &Path, command: &Command) -> Result<Option<Answer>> {
         .with_context(|| format!("{} speaks another language", path.display()))?;
     Ok(Some(answer))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_watched_stands_in_the_request() {
+        let text = r#"{"command":"watch","call_id":"abc","service":null,"packets":true}"#;
+        let wanted = Wanted { call_id: Some("abc".to_owned()), service: None, packets: true };
+        assert_eq!(serde_json::to_string(&Command::Watch(wanted.clone())).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Command>(text).unwrap(), Command::Watch(wanted));
+        let unknown = r#"{"command":"watch","packets":true,"user":"abc"}"#;
+        assert!(serde_json::from_str::<Command>(unknown).is_err());
+    }
+}

@@ -71,3 +71,51 @@ impl Datagrams {
         self.early.retain(|(_, at, _)| now.saturating_sub(*at) <= PATIENCE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::sight::tests::sight;
+
+    const fn key(id: u32) -> Key {
+        Key { source: [0, 1], destination: [0, 2], id, pad: 0 }
+    }
+
+    fn piece(time: u64) -> Arc<Sight> {
+        Arc::new(Sight { time, ..sight() })
+    }
+
+    #[test]
+    fn later_fragments_follow_their_first_one_also_if_they_came_before_it() {
+        let mut datagrams = Datagrams::default();
+        let now = Duration::from_secs(100);
+        assert!(!datagrams.later(&key(1), now, &piece(1)));
+        assert!(!datagrams.later(&key(2), now, &piece(2)));
+        assert!(!datagrams.later(&key(1), now, &piece(3)));
+        let early: Vec<_> = datagrams.first(&key(1), now).iter().map(|s| s.time).collect();
+        assert_eq!(early, [1, 3]);
+        assert!(datagrams.later(&key(1), now, &piece(4)));
+        assert!(!datagrams.later(&key(2), now, &piece(5)), "of another call");
+        assert!(datagrams.first(&key(1), now).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_claims_is_forgotten_after_a_while_or_for_newer_ones() {
+        let mut datagrams = Datagrams::default();
+        let start = Duration::from_secs(100);
+        datagrams.later(&key(1), start, &piece(1));
+        let late = start + PATIENCE + Duration::from_millis(1);
+        assert!(datagrams.first(&key(1), late).is_empty());
+        assert!(!datagrams.later(&key(1), late + Duration::from_secs(31), &piece(2)));
+
+        let mut datagrams = Datagrams::default();
+        for id in 0..=MOST as u32 {
+            datagrams.first(&key(id), start + Duration::from_millis(id.into()));
+            datagrams.later(&key(id + 1000), start, &piece(id.into()));
+        }
+        let now = start + Duration::from_secs(1);
+        assert!(!datagrams.later(&key(0), now, &piece(0)), "the oldest");
+        assert!(datagrams.later(&key(1), now, &piece(0)));
+        assert!(datagrams.first(&key(1000), start).is_empty(), "the oldest");
+    }
+}

@@ -257,3 +257,94 @@ fn since_1970() -> u64 {
 fn nanoseconds(time: nix::sys::time::TimeSpec) -> u64 {
     u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::verdict::{Decision, Exit, Verdict};
+
+    use super::*;
+
+    fn join(hub: &Hub, wanted: &Wanted) -> Seat {
+        let key = lb_common::hash::HashKey::default();
+        let filter = wanted.filter(key, u16::from(wanted.service.is_some())).unwrap();
+        hub.join(wanted, filter).unwrap()
+    }
+
+    fn sample(wanted: u8, call_id: &str) -> Sample {
+        let filter = Wanted { call_id: Some(call_id.to_owned()), ..Wanted::default() }
+            .filter(lb_common::hash::HashKey::default(), 0)
+            .unwrap();
+        let decision = Decision {
+            verdict: Verdict::Dialog as u8,
+            exit: Exit::Tx as u8,
+            hash: filter.hash,
+            call_id_len: 1,
+            listener: 1,
+            ..Decision::default()
+        };
+        let seen = Seen { decision, wanted, len: 4, came_len: 4, ..Seen::default() };
+        Sample { seen, came: b"came".to_vec(), left: b"left".to_vec() }
+    }
+
+    fn taken(seat: &mut Seat) -> usize {
+        let mut count = 0;
+        while seat.sights.try_recv().is_ok() {
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn each_is_shown_what_the_program_says_and_it_asked_for() {
+        let hub = Hub::default();
+        let all = Wanted { packets: true, ..Wanted::default() };
+        let call = Wanted { call_id: Some("abc".to_owned()), ..Wanted::default() };
+        let (mut all, mut call) = (join(&hub, &all), join(&hub, &call));
+        let mut other =
+            join(&hub, &Wanted { service: Some("other".to_owned()), ..Wanted::default() });
+        assert_eq!((all.slot, call.slot, other.slot, hub.watchers()), (0, 1, 2, 3));
+        hub.show(&sample(0b111, "abc"));
+        let seen = all.sights.try_recv().unwrap();
+        assert_eq!(seen.left.as_ref().unwrap().bytes, b"left");
+        let seen = call.sights.try_recv().unwrap();
+        assert_eq!((&seen.came, &seen.left), (&None, &None), "it asked for decisions only");
+        // What the program found for a watcher that was in this slot before.
+        hub.show(&sample(0b110, "xyz"));
+        assert_eq!([&mut all, &mut call, &mut other].map(taken), [0, 0, 0]);
+    }
+
+    #[test]
+    fn what_a_slow_watcher_does_not_take_is_counted_for_it_alone() {
+        let hub = Hub::default();
+        let (slow, mut quick) = (join(&hub, &Wanted::default()), join(&hub, &Wanted::default()));
+        for _ in 0..QUEUE + 3 {
+            hub.show(&sample(0b11, "abc"));
+            assert_eq!(taken(&mut quick), 1);
+        }
+        assert_eq!((hub.leave(slow.slot), hub.leave(quick.slot)), (3, 0));
+        assert_eq!(hub.filters(), Filters::default());
+    }
+
+    #[test]
+    fn slots_are_given_out_again_and_no_more_than_there_are() {
+        let hub = Hub::default();
+        let seats: Vec<_> = (0..SLOTS).map(|_| join(&hub, &Wanted::default())).collect();
+        let refused = hub.join(&Wanted::default(), Filter::default()).unwrap_err();
+        assert!(refused.contains("8 watch already"), "{refused}");
+        hub.leave(seats[4].slot);
+        assert_eq!(join(&hub, &Wanted::default()).slot, 4);
+    }
+
+    #[test]
+    fn a_service_is_followed_to_its_id_and_matches_nothing_while_it_is_gone() {
+        let hub = Hub::default();
+        let wanted = Wanted { service: Some("trunk".to_owned()), ..Wanted::default() };
+        let seat = join(&hub, &wanted);
+        let id = |hub: &Hub| hub.filters()[seat.slot].service;
+        assert_eq!(id(&hub), 1);
+        hub.rename(Names::default(), BTreeMap::new(), |name| (name == "trunk").then_some(9));
+        assert_eq!(id(&hub), 9);
+        hub.rename(Names::default(), BTreeMap::new(), |_| None);
+        assert_eq!(id(&hub), GONE);
+    }
+}

@@ -280,3 +280,149 @@ mod base64 {
         STANDARD.decode(text.as_ref()).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use etherparse::PacketBuilder;
+    use lb_common::watch::Seen;
+
+    use super::*;
+
+    /// A forwarded INVITE.
+    pub(crate) fn sight() -> Sight {
+        let frame = |bytes: &[u8]| Some(Frame { bytes: bytes.to_vec(), len: bytes.len() as u32 });
+        Sight {
+            time: 1_700_000_000_123_456_789,
+            decided: 1_700_000_000_123_457_000,
+            from: From::Client,
+            client: Some("198.51.100.10:5060".to_owned()),
+            verdict: "forward".to_owned(),
+            reason: "new-dialog".to_owned(),
+            service: Some("trunk".to_owned()),
+            method: Some("INVITE".to_owned()),
+            status: None,
+            call_id: Some("a84b4c76e66710@pc33".to_owned()),
+            key: Some("call-id".to_owned()),
+            backend: Some("gw1".to_owned()),
+            address: Some("10.0.1.201:5060".to_owned()),
+            out: "redirect".to_owned(),
+            ingress: Some("eth0".to_owned()),
+            egress: Some("eth1".to_owned()),
+            came: frame(b"as it came in"),
+            left: frame(b"as it left\0\xff"),
+        }
+    }
+
+    fn frame(payload: &[u8], tagged: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let ends = ([198, 51, 100, 10], [203, 0, 113, 10], 64);
+        let ip = match tagged {
+            true => ethernet.single_vlan(7.try_into().unwrap()).ipv4(ends.0, ends.1, ends.2),
+            false => ethernet.ipv4(ends.0, ends.1, ends.2),
+        };
+        ip.udp(5070, 5060).write(&mut out, payload).unwrap();
+        out
+    }
+
+    fn sample(verdict: Verdict, exit: Exit, came: &[u8], left: &[u8]) -> Sample {
+        let decision = Decision {
+            verdict: verdict as u8,
+            exit: exit as u8,
+            endpoint: 4,
+            ..Decision::default()
+        };
+        let seen = Seen {
+            came: 1000,
+            decided: 2000,
+            decision,
+            ingress: 2,
+            egress: 3,
+            came_len: came.len() as u32,
+            end_len: left.len() as u32,
+            len: left.len() as u32,
+            ..Seen::default()
+        };
+        Sample { seen, came: came.to_vec(), left: left.to_vec() }
+    }
+
+    fn view() -> View {
+        let interfaces = [(2, "eth0".to_owned()), (3, "eth1".to_owned())].into();
+        View { interfaces, clock: 1_000_000, ..View::default() }
+    }
+
+    #[test]
+    fn a_sight_survives_its_way_as_json() {
+        for sight in [sight(), sight().without_packets()] {
+            let text = serde_json::to_string(&sight).unwrap();
+            assert!(!text.contains('\n'));
+            assert_eq!(serde_json::from_str::<Sight>(&text).unwrap(), sight);
+        }
+        assert!(!serde_json::to_string(&sight().without_packets()).unwrap().contains("left"));
+    }
+
+    #[test]
+    fn the_client_is_whoever_is_not_the_backend() {
+        let bytes = frame(b"OPTIONS sip:a SIP/2.0\r\n\r\n", false);
+        let of =
+            |verdict, exit| Sight::of(&sample(verdict, exit, &bytes, &bytes), &view()).unwrap();
+        let mut dialog = sample(Verdict::Dialog, Exit::Redirect, &bytes, &bytes);
+        dialog.seen.decision.listener = 1;
+        let forwarded = Sight::of(&dialog, &view()).unwrap();
+        let ends = |sight: &Sight| (sight.from, sight.client.clone().unwrap());
+        assert_eq!(ends(&forwarded), (From::Client, "198.51.100.10:5070".to_owned()));
+        let reply = of(Verdict::Response, Exit::Tx);
+        assert_eq!(ends(&reply), (From::Backend, "203.0.113.10:5060".to_owned()));
+        let spoofed = of(Verdict::SpoofedBackend, Exit::Drop);
+        assert_eq!(ends(&spoofed).0, From::Backend);
+
+        let ways = |sight: &Sight| [sight.ingress.clone(), sight.egress.clone()];
+        let eth = |n: u8| Some(format!("eth{n}"));
+        assert_eq!(ways(&forwarded), [eth(0), eth(1)]);
+        assert_eq!(ways(&reply), [eth(0), eth(0)], "out by the way it came");
+        assert_eq!(ways(&spoofed), [eth(0), None]);
+        assert_eq!((forwarded.time, forwarded.decided), (1_001_000, 1_002_000));
+    }
+
+    #[test]
+    fn decisions_and_interfaces_of_another_time_are_no_panic() {
+        let mut sample = sample(Verdict::Dialog, Exit::Tx, &[0; 20], &[]);
+        sample.seen.ingress = 99;
+        let sight = Sight::of(&sample, &View::default()).unwrap();
+        assert_eq!((sight.ingress.as_deref(), sight.client), (Some("#99"), None));
+        sample.seen.decision.verdict = 200;
+        assert_eq!(Sight::of(&sample, &View::default()), None);
+        sample.seen.decision = Decision { exit: 9, ..Decision::default() };
+        assert_eq!(Sight::of(&sample, &View::default()), None);
+    }
+
+    #[test]
+    fn later_fragments_have_addresses_without_ports() {
+        let mut bytes = frame(&[b'x'; 64], false);
+        // More fragments, the first: it has ports.
+        bytes[20] = 0x20;
+        let ports = |bytes: &[u8]| ends(bytes).unwrap();
+        assert_eq!(ports(&bytes), ["198.51.100.10:5070", "203.0.113.10:5060"]);
+        bytes[21] = 8;
+        assert_eq!(ports(&bytes), ["198.51.100.10", "203.0.113.10"]);
+    }
+
+    #[test]
+    fn an_answer_of_the_controller_bears_the_requests_ethernet_header_turned_round() {
+        for tagged in [false, true] {
+            let request =
+                frame(b"INVITE sip:a SIP/2.0\r\nCall-ID: abc\r\nCSeq: 1 INVITE\r\n\r\n", tagged);
+            let answer = frame(b"SIP/2.0 503 Service Unavailable\r\nCall-ID: abc\r\n\r\n", false);
+            let decision = Decision { listener: 1, key: 1, ..Decision::default() };
+            let sight = Sight::answered(&decision, &request, &answer[14..], &view(), 5).unwrap();
+            assert_eq!((sight.from, sight.status, sight.method), (From::SipLb, Some(503), None));
+            assert_eq!((sight.verdict.as_str(), sight.reason.as_str()), ("answer", "no-backend"));
+            assert_eq!(sight.call_id.as_deref(), Some("abc"));
+            let left = sight.left.unwrap().bytes;
+            assert_eq!(left[..12], [&request[6..12], &request[..6]].concat());
+            let ip = if tagged { 18 } else { 14 };
+            assert_eq!(left[12..ip], request[12..ip]);
+            assert_eq!(left[ip..], answer[14..]);
+        }
+    }
+}

@@ -158,3 +158,111 @@ impl Sorter {
         std::mem::take(&mut self.waiting).into_values().map(|(_, sight)| sight).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::sight::tests::sight;
+
+    fn at(time: u64) -> Arc<Sight> {
+        Arc::new(Sight { time, ..sight() })
+    }
+
+    fn times(sights: &[Arc<Sight>]) -> Vec<u64> {
+        sights.iter().map(|sight| sight.time).collect()
+    }
+
+    #[test]
+    fn packets_of_several_cpus_come_out_in_the_order_of_time() {
+        let mut sorter = Sorter::default();
+        let start = Instant::now();
+        assert_eq!(sorter.due(), None);
+        sorter.push(at(30), start);
+        sorter.push(at(10), start + SORTING / 2);
+        sorter.push(at(20), start + SORTING / 2);
+        sorter.push(at(20), start + SORTING / 2);
+        assert_eq!(sorter.due(), Some(start + SORTING / 2 + SORTING), "of the earliest");
+        assert!(sorter.take(start + SORTING).is_empty(), "what is before 30 may still be followed");
+        assert_eq!(times(&sorter.take(start + SORTING * 2)), [10, 20, 20, 30]);
+        sorter.push(at(50), start);
+        sorter.push(at(40), start);
+        assert_eq!(times(&sorter.rest()), [40, 50]);
+        assert!(sorter.rest().is_empty());
+    }
+
+    /// A controller that loads nothing and shows what it is given.
+    fn controller(mut requests: mpsc::Receiver<Request>, sights: Vec<Arc<Sight>>) {
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                match request {
+                    Request::Watch(wanted, _, reply) if wanted.service.is_none() => {
+                        let (out, queue) = mpsc::channel(16);
+                        for sight in &sights {
+                            out.try_send(Arc::clone(sight)).unwrap();
+                        }
+                        // It stays open until the seat is given back.
+                        let _open = tokio::spawn(async move { out.closed().await });
+                        drop(reply.send(Join::Seat(Seat { slot: 5, sights: queue })));
+                    }
+                    Request::Watch(_, _, reply) => {
+                        drop(reply.send(Join::Refused("no such service".to_owned())));
+                    }
+                    Request::Unwatch(5, reply) => drop(reply.send(7)),
+                    Request::Snapshot(_)
+                    | Request::Reload(_)
+                    | Request::Wish(..)
+                    | Request::Unwatch(..)
+                    | Request::Remaining(..) => panic!("an unexpected request"),
+                }
+            }
+        });
+    }
+
+    async fn run(wanted: Wanted, end: bool) -> Vec<Said> {
+        let (requests, inbox) = mpsc::channel(4);
+        controller(inbox, vec![at(2), at(1)]);
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let (read, write) = tokio::io::split(server);
+        let (mut from, mut to) = tokio::io::split(client);
+        let task = tokio::spawn(async move { serve(read, write, wanted, &requests).await });
+        if end {
+            tokio::time::sleep(SORTING * 4).await;
+        }
+        to.shutdown().await.unwrap();
+        let mut text = String::new();
+        from.read_to_string(&mut text).await.unwrap();
+        task.await.unwrap().unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_watcher_is_shown_packets_and_told_at_its_end_what_was_lost() {
+        for end in [true, false] {
+            let said = run(Wanted::default(), end).await;
+            let seen = |time| Said::Seen(Box::new(Sight { time, ..sight() }));
+            assert_eq!(said, [Said::Watching, seen(1), seen(2), Said::End { lost: 7 }]);
+        }
+        let other = Wanted { service: Some("none".to_owned()), ..Wanted::default() };
+        assert_eq!(run(other, true).await, [Said::Refused("no such service".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn the_slot_of_a_watcher_that_is_gone_is_given_back() {
+        let (requests, mut inbox) = mpsc::channel(4);
+        let (client, server) = tokio::io::duplex(64);
+        let (read, write) = tokio::io::split(server);
+        let task =
+            tokio::spawn(async move { serve(read, write, Wanted::default(), &requests).await });
+        let Some(Request::Watch(_, None, reply)) = inbox.recv().await else { panic!() };
+        let (out, sights) = mpsc::channel(16);
+        reply.send(Join::Seat(Seat { slot: 2, sights })).unwrap();
+        // Killed while it is written to, more than it can take.
+        for time in 0..16 {
+            out.try_send(at(time)).unwrap();
+        }
+        drop(client);
+        let Some(Request::Unwatch(2, reply)) = inbox.recv().await else { panic!() };
+        reply.send(0).unwrap();
+        assert!(task.await.unwrap().is_err(), "nobody to say good-bye to");
+    }
+}

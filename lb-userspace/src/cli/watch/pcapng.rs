@@ -103,10 +103,7 @@ impl<W: Write> Writer<W> {
 }
 
 fn io_error(cause: PcapError) -> io::Error {
-    match cause {
-        PcapError::IoError(cause) => cause,
-        other => io::Error::other(other),
-    }
+    if let PcapError::IoError(cause) = cause { cause } else { io::Error::other(cause) }
 }
 
 /// Why the packet went where it did.
@@ -126,4 +123,54 @@ fn comment(sight: &Sight) -> String {
         text.push_str(", made by sip-lb; its Ethernet header is the request's, turned round");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use pcap_file::pcapng::{Block, PcapNgReader};
+
+    use super::*;
+    use crate::watch::sight::tests::sight;
+
+    #[test]
+    fn a_packet_is_written_as_it_came_in_and_as_it_left_each_at_its_interface() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes).unwrap();
+        let dropped = Sight {
+            verdict: "drop".to_owned(),
+            reason: "malformed".to_owned(),
+            egress: None,
+            left: None,
+            ..sight()
+        };
+        writer.write(&sight()).unwrap();
+        writer.write(&dropped).unwrap();
+        let mut reader = PcapNgReader::new(&bytes[..]).unwrap();
+        let (mut interfaces, mut packets) = (Vec::new(), Vec::new());
+        while let Some(block) = reader.next_block() {
+            let block = block.unwrap();
+            if let Block::InterfaceDescription(block) = block {
+                interfaces.push(block.into_owned());
+            } else if let Block::EnhancedPacket(block) = block {
+                packets.push(block.into_owned());
+            } else {
+                panic!("{block:?}");
+            }
+        }
+        let name = |name: &'static str| InterfaceDescriptionOption::IfName(name.into());
+        let options: Vec<_> = interfaces.iter().map(|block| block.options[0].clone()).collect();
+        assert_eq!(options, [name("eth0"), name("eth1")], "each described once");
+        let [came, left, last] = &packets[..] else { panic!("{packets:?}") };
+        let which = |packet: &EnhancedPacketBlock<'static>| {
+            (packet.interface_id, packet.timestamp, packet.data.to_vec(), packet.options[1].clone())
+        };
+        let [time, decided] = [sight().time, sight().decided].map(Duration::from_nanos);
+        let flags = EnhancedPacketOption::Flags;
+        assert_eq!(which(came), (0, time, b"as it came in".to_vec(), flags(INBOUND)));
+        assert_eq!(which(left), (1, decided, b"as it left\0\xff".to_vec(), flags(OUTBOUND)));
+        assert_eq!(which(last).0, 0);
+        let comment = "forward new-dialog, key call-id, service trunk, backend gw1, \
+                       at 10.0.1.201:5060, out redirect";
+        assert_eq!(came.options[0], EnhancedPacketOption::Comment(comment.into()));
+    }
 }

@@ -112,3 +112,41 @@ pub(super) fn json(sight: &Sight) -> Json<'_> {
         egress: sight.egress.as_deref(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::sight::tests::sight;
+
+    #[test]
+    fn rows_stand_below_their_heads_and_cannot_steer_a_terminal() {
+        let hostile = Sight { call_id: Some("a\u{1b}[2Jb".to_owned()), ..sight() };
+        let (head, row) = (head(), row(&hostile));
+        for (name, value) in [
+            ("client", "198.51.100.10:5060"),
+            ("message", "INVITE"),
+            ("verdict", "forward"),
+            ("reason", "new-dialog"),
+            ("key", "call-id "),
+            ("service/backend", "trunk/gw1"),
+            ("address", "10.0.1.201:5060"),
+            ("out", "redirect eth1"),
+            ("call-id", "a\\u{1b}[2Jb"),
+        ] {
+            assert_eq!(head.rfind(name), row.rfind(value), "{name}");
+        }
+        assert!(row.starts_with("22:13:20.123456  -> "), "{row}");
+        assert!(!row.contains('\u{1b}'));
+        let answer = Sight { from: From::Backend, method: None, status: Some(200), ..sight() };
+        assert!(super::row(&answer).contains("<- 198.51.100.10:5060    200 "));
+    }
+
+    #[test]
+    fn an_object_has_no_packets_and_its_fields_in_order() {
+        let text = serde_json::to_string(&json(&sight())).unwrap();
+        assert_eq!(
+            text,
+            r#"{"time":"2023-11-14T22:13:20.123456789Z","from":"client","client":"198.51.100.10:5060","verdict":"forward","reason":"new-dialog","service":"trunk","method":"INVITE","status":null,"call_id":"a84b4c76e66710@pc33","key":"call-id","backend":"gw1","address":"10.0.1.201:5060","out":"redirect","ingress":"eth0","egress":"eth1"}"#
+        );
+    }
+}
