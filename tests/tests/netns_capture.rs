@@ -403,11 +403,14 @@ fn another_reader_finds_the_dialog_in_the_file() {
     let mut command: Command = stage.balancer.command(&["capture", "-w", "-", "--count", "12"]);
     let path = stage.site.lab.directory().join("piped.pcap");
     command.stdout(fs::File::create(&path).unwrap());
-    let child = command.stderr(std::process::Stdio::inherit()).spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     wait_until_watched(&stage, true);
     calls(&stage, 5060, 10);
-    let done = child.wait_with_output().unwrap();
-    assert_eq!(done.status.code(), Some(0));
+    let ended = wait_for("twelve packets", SOON, || Ok(child.try_wait()?));
+    if ended.is_err() {
+        child.kill().unwrap();
+    }
+    assert_eq!(ended.unwrap().code(), Some(0));
     let frames = read(&path);
     assert!(frames.len() > 12, "{frames:?}");
     // What sngrep makes of it: a pcap file of the SIP messages that it has read.
