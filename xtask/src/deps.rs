@@ -15,12 +15,13 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Commands that the tests and the demonstration call, and the Debian package of each.
-const PEERS: [(&str, &str); 12] = [
+const PEERS: [(&str, &str); 13] = [
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("kamailio", "kamailio"),
     ("turnutils_stunclient", "coturn"),
     ("tshark", "tshark"),
+    ("sngrep", "sngrep"),
     ("promtool", "prometheus"),
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
