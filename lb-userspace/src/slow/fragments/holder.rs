@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    ops::Bound,
     time::Duration,
 };
 
@@ -95,6 +96,15 @@ impl Holder {
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
         self.datagrams.keys().copied().collect()
+    }
+
+    /// At most so many of them: those after `key`, then those from the first on.
+    #[must_use]
+    pub fn keys_after(&self, key: Option<Key>, most: usize) -> Vec<Key> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = self.datagrams.range((from, Bound::Unbounded));
+        let before = key.map(|key| self.datagrams.range(..=key)).into_iter().flatten();
+        after.chain(before).take(most).map(|(key, _)| *key).collect()
     }
 
     /// Holds a fragment that came in by interface `ingress`.

@@ -6,6 +6,8 @@
 
 mod holder;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -18,6 +20,9 @@ pub use self::{
 };
 use super::{Action, Consumer, Fate, Handed, Kind};
 use crate::datapath::{Result, fragments::Held, private::Private, testrun};
+
+/// Datagrams that a tick looks at: of 4,096 that wait, each is looked at in 80 ms.
+const VISITS: usize = 256;
 
 /// The program and its records.
 pub trait Datapath: Send {
@@ -61,24 +66,34 @@ impl Datapath for Private {
 pub struct Fragments<D> {
     datapath: D,
     holder: Holder,
+    /// The datagram that the last tick looked at last.
+    visited: Option<Key>,
 }
 
 impl<D: Datapath> Fragments<D> {
     #[must_use]
     pub fn new(datapath: D, limits: Limits) -> Self {
-        Self { datapath, holder: Holder::new(limits) }
+        Self { datapath, holder: Holder::new(limits), visited: None }
     }
 }
 
 impl<D: Datapath> Consumer for Fragments<D> {
     fn take(&mut self, packet: &Handed<'_>, now: Duration, out: &mut Vec<Action>) -> Fate {
         let fate = hold(&mut self.holder, packet, now);
-        release(&mut self.holder, &mut self.datapath, out);
+        // Its record may be there by now. Of the others a tick sees.
+        if fate == Fate::Held
+            && let Some(arrival) = arrival(packet.frame)
+        {
+            release_of(&mut self.holder, &mut self.datapath, &arrival.key, out);
+        }
         fate
     }
 
     fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
-        release(&mut self.holder, &mut self.datapath, out);
+        for key in self.holder.keys_after(self.visited, VISITS) {
+            release_of(&mut self.holder, &mut self.datapath, &key, out);
+            self.visited = Some(key);
+        }
         for _ in 0..self.holder.expire(now) {
             out.push(Action::Count(Kind::Fragment, Fate::Dropped("expired")));
         }
@@ -104,24 +119,34 @@ pub fn hold(holder: &mut Holder, packet: &Handed<'_>, now: Duration) -> Fate {
 /// Gives the program every held fragment whose turn it is.
 pub fn release<D: Datapath>(holder: &mut Holder, datapath: &mut D, out: &mut Vec<Action>) {
     for key in holder.keys() {
-        loop {
-            let record = match datapath.record(&key) {
-                Ok(record) => record,
-                Err(cause) => {
-                    debug!("a fragment waits on: {cause}");
-                    break;
-                }
-            };
-            let Some((ingress, frame)) = holder.next(&key, record.as_ref()) else { break };
-            let fate = match datapath.run(&frame, ingress) {
-                Ok((action, frame)) => sent(action, &frame, out),
-                Err(cause) => {
-                    debug!("a held fragment is lost: {cause}");
-                    Fate::Dropped("not-run")
-                }
-            };
-            out.push(Action::Count(Kind::Fragment, fate));
-        }
+        release_of(holder, datapath, &key, out);
+    }
+}
+
+/// The same for one datagram.
+fn release_of<D: Datapath>(
+    holder: &mut Holder,
+    datapath: &mut D,
+    key: &Key,
+    out: &mut Vec<Action>,
+) {
+    loop {
+        let record = match datapath.record(key) {
+            Ok(record) => record,
+            Err(cause) => {
+                debug!("a fragment waits on: {cause}");
+                break;
+            }
+        };
+        let Some((ingress, frame)) = holder.next(key, record.as_ref()) else { break };
+        let fate = match datapath.run(&frame, ingress) {
+            Ok((action, frame)) => sent(action, &frame, out),
+            Err(cause) => {
+                debug!("a held fragment is lost: {cause}");
+                Fate::Dropped("not-run")
+            }
+        };
+        out.push(Action::Count(Kind::Fragment, fate));
     }
 }
 
