@@ -288,7 +288,10 @@ impl Controller {
                     Signal::Reload => { drop(self.reload()); }
                     Signal::Stop => {
                         if self.live.has_watched() {
-                            self.live.unwatch()?;
+                            // It shows nothing without its reader; the next start takes it off.
+                            if let Err(cause) = self.live.unwatch() {
+                                error!("cannot take the program off that shows packets: {cause}");
+                            }
                         }
                         return Ok(self);
                     }
