@@ -12,14 +12,16 @@ use std::{
     time::Duration,
 };
 
-use etherparse::{LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice};
+use etherparse::{
+    IpNumber, LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice,
+};
 use lb_common::hash::HashKey;
 
 pub use self::{
     request::{Refusal, Request},
     response::{Answer, answer},
 };
-use super::{Action, Consumer, Fate, Handed};
+use super::{Action, Consumer, Fate, Handed, fragments::arrival};
 use crate::config::Config;
 
 /// Answers a second at most, over all CPUs; a tenth of a second's worth may be sent at once.
@@ -114,10 +116,11 @@ struct Datagram<'a> {
     payload: &'a [u8],
 }
 
-/// The UDP datagram in an Ethernet frame.
+/// The UDP datagram in an Ethernet frame, or what its first fragment has of it.
 fn open(frame: &[u8]) -> Option<Datagram<'_>> {
     let sliced = LaxSlicedPacket::from_ethernet(frame).ok()?;
-    let (source, destination): (IpAddr, IpAddr) = match sliced.net? {
+    let net = sliced.net?;
+    let (source, destination): (IpAddr, IpAddr) = match &net {
         LaxNetSlice::Ipv4(ip) => {
             (ip.header().source_addr().into(), ip.header().destination_addr().into())
         }
@@ -126,17 +129,33 @@ fn open(frame: &[u8]) -> Option<Datagram<'_>> {
         }
         LaxNetSlice::Arp(_) => return None,
     };
-    match sliced.transport? {
-        TransportSlice::Udp(udp) => Some(Datagram {
-            source: SocketAddr::new(source, udp.source_port()),
-            vip: SocketAddr::new(destination, udp.destination_port()),
-            payload: udp.payload(),
-        }),
-        TransportSlice::Tcp(_)
-        | TransportSlice::Icmpv4(_)
-        | TransportSlice::Icmpv6(_)
-        | TransportSlice::Igmp(_) => None,
-    }
+    let (from, to, payload) = match sliced.transport {
+        Some(TransportSlice::Udp(udp)) => {
+            (udp.source_port(), udp.destination_port(), udp.payload())
+        }
+        Some(
+            TransportSlice::Tcp(_)
+            | TransportSlice::Icmpv4(_)
+            | TransportSlice::Icmpv6(_)
+            | TransportSlice::Igmp(_),
+        ) => return None,
+        None => first_fragment(frame, net.ip_payload_ref()?)?,
+    };
+    Some(Datagram {
+        source: SocketAddr::new(source, from),
+        vip: SocketAddr::new(destination, to),
+        payload,
+    })
+}
+
+/// Ports and payload in the first fragment of a datagram. An answer repeats headers alone, so a body
+/// that is cut does not matter; headers that are cut, the reader refuses.
+fn first_fragment<'a>(frame: &[u8], ip: &LaxIpPayloadSlice<'a>) -> Option<(u16, u16, &'a [u8])> {
+    let is_first = ip.fragmented && arrival(frame)?.piece.start == 0;
+    let (&[from, from_low, to, to_low, ..], payload) = ip.payload.split_first_chunk::<8>()?;
+    let ports = (u16::from_be_bytes([from, from_low]), u16::from_be_bytes([to, to_low]));
+    let is_udp = ip.ip_number == IpNumber::UDP;
+    (is_first && is_udp).then_some((ports.0, ports.1, payload))
 }
 
 /// Nothing is sent to many, to nobody or to this host itself.

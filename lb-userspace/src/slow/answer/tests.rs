@@ -1,6 +1,6 @@
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{IpFragOffset, IpNumber, Ipv4Header, PacketBuilder, SlicedPacket, TransportSlice};
 use lb_common::{
     hash::HashKey,
     slow::{Kind, Record},
@@ -288,6 +288,55 @@ fn an_answer_is_a_packet_from_the_vip_with_right_checksums() {
     retry_after.set(&other);
     let (fate, out) = consume(&mut consumer, "198.51.100.7:5070", Duration::ZERO);
     assert_eq!((fate, out.len()), (Fate::Dropped("unknown-vip"), 0));
+}
+
+/// A fragment of the datagram that `request` is sent in: its first `len` bytes, at this offset.
+fn piece(request: &str, is_v4: bool, len: usize, offset: u16) -> Vec<u8> {
+    let whole = u16::try_from(8 + request.len()).unwrap();
+    let udp = [5070_u16, 5060, whole, 0].map(u16::to_be_bytes).concat();
+    let part = &[&udp[..], request.as_bytes()].concat()[..len];
+    if is_v4 {
+        let (from, to) = ([198, 51, 100, 7], [203, 0, 113, 10]);
+        let mut ip = Ipv4Header::new(len as u16, 64, IpNumber::UDP, from, to).unwrap();
+        ip.fragment_offset = IpFragOffset::try_new(offset).unwrap();
+        ip.more_fragments = true;
+        ip.header_checksum = ip.calc_header_checksum();
+        return [&[2; 12][..], &[8, 0], &ip.to_bytes(), part].concat();
+    }
+    let all = (len as u16 + 8).to_be_bytes();
+    let header = [&[0x60, 0, 0, 0][..], &all, &[44, 64], &[0x20; 16], &[0x21; 16]].concat();
+    let fragment = [&[17, 0][..], &(offset << 3 | 1).to_be_bytes(), &[1, 2, 3, 4]].concat();
+    [&[2; 12][..], &[0x86, 0xdd], &header, &fragment, part].concat()
+}
+
+#[test]
+fn a_request_in_fragments_is_answered_if_its_first_one_has_all_headers() {
+    let request = invite(&[PLAIN], "<sip:b@c>") + &"x".repeat(2000);
+    // All fragments but the last are of eight-byte units.
+    let head = (8 + request.find("\r\n\r\n").unwrap() + 4).next_multiple_of(8);
+    let take = |is_v4, len, offset| {
+        let frame = piece(&request, is_v4, len, offset);
+        let record = Record { frame_len: frame.len() as u32, ..Record::default() };
+        let handed = Handed { kind: Kind::NoBackend, record: &record, frame: &frame };
+        let mut out = Vec::new();
+        let mut consumer = Answerer::new(RetryAfter::new(&config()), KEY);
+        (consumer.take(&handed, Duration::ZERO, &mut out), out)
+    };
+    let (fate, out) = take(true, 1400, 0);
+    assert_eq!(fate, Fate::Answered);
+    let [Action::Send(packet)] = &out[..] else { panic!("{out:?}") };
+    let sliced = SlicedPacket::from_ip(packet).unwrap();
+    let Some(TransportSlice::Udp(udp)) = &sliced.transport else { panic!("UDP") };
+    assert_eq!((udp.source_port(), udp.destination_port()), (5060, 5070));
+    assert!(udp.payload().starts_with(b"SIP/2.0 503 "));
+
+    assert_eq!(take(true, head, 0).0, Fate::Answered, "hardly a byte of its body");
+    assert_eq!(take(true, head - 8, 0).0, Fate::Dropped("malformed"), "headers are missing");
+    assert_eq!(take(true, 0, 0).0, Fate::Dropped("no-datagram"));
+    assert_eq!(take(true, 1400, 5).0, Fate::Dropped("no-datagram"), "a later one has no ports");
+    // It is read; the configuration has no VIP of IPv6.
+    assert_eq!(take(false, 1400, 0).0, Fate::Dropped("unknown-vip"));
+    assert_eq!(take(false, 1400, 5).0, Fate::Dropped("no-datagram"));
 }
 
 #[test]
