@@ -1,9 +1,9 @@
 //! `sip-lb capture`: what the XDP program sees and forwards.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -87,7 +87,12 @@ impl Sink for ToFile<'_> {
 
 /// Calls and their credentials are in there: for its owner alone.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // One that was there keeps its mode; a device or a pipe is none of ours.
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 /// One line a packet.
@@ -102,5 +107,25 @@ impl<W: Write> Sink for ToLines<W> {
     fn see(&mut self, sight: &Sight) -> io::Result<()> {
         writeln!(self.0, "{}", text::row(sight))?;
         self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_is_its_owners_alone_also_over_a_file_that_others_could_read() {
+        let path = std::env::temp_dir().join(format!("sip-lb-capture-{}", std::process::id()));
+        std::fs::write(&path, "before").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let file = create(&path).unwrap().metadata().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((file.permissions().mode() & 0o777, file.len()), (0o600, 0));
+        let null = Path::new("/dev/null");
+        let mode = || null.metadata().unwrap().permissions().mode();
+        let before = mode();
+        create(null).unwrap();
+        assert_eq!(mode(), before, "what is no file is left alone");
     }
 }
