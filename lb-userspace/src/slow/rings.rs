@@ -10,7 +10,7 @@ use std::{
 
 use aya::maps::{
     Map, MapData, PerfEventArray,
-    perf::{PerfEvent, PerfEventArrayBuffer},
+    perf::{PerfBufferError, PerfEvent, PerfEventArrayBuffer},
 };
 use lb_common::{
     pod,
@@ -111,11 +111,27 @@ pub(crate) fn open(open: &mut Open<'_>, name: &'static str, pages: usize) -> Res
     cpus.into_iter()
         .map(|cpu| {
             let buffer = array.open(cpu, Some(pages)).map_err(|cause| {
-                Error::kernel(format!("open the ring of CPU {cpu}"), io::Error::other(cause))
+                Error::kernel(format!("open the ring of CPU {cpu}"), with_remedy(cause))
             })?;
             Ok(Ring { cpu, buffer, sample: Vec::new() })
         })
         .collect()
+}
+
+/// The kernel counts rings as locked memory, beyond kernel.perf_event_mlock_kb for each CPU
+/// (perf_event_open(2)).
+fn with_remedy(cause: PerfBufferError) -> io::Error {
+    match &cause {
+        PerfBufferError::MMapError { io_error }
+            if io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            io::Error::other(format!(
+                "{cause}: the rings of all CPUs exceed the memory that may be locked: set \
+                 LimitMEMLOCK=infinity in the unit (`ulimit -l unlimited` in a shell) and restart"
+            ))
+        }
+        _ => io::Error::other(cause),
+    }
 }
 
 /// Kind, record and frame of a sample; `None` if it is none of this version's.
@@ -153,6 +169,23 @@ mod tests {
             assert!(decode(&whole[..len]).is_none(), "{len}");
         }
         assert!(decode(&sample(Record { kind: 200, ..record }, b"abc")).is_none());
+    }
+
+    #[test]
+    fn too_little_memory_to_lock_is_told_with_the_remedy() {
+        let of = |errno| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            with_remedy(PerfBufferError::MMapError { io_error }).to_string()
+        };
+        assert!(of(libc::EPERM).contains("LimitMEMLOCK=infinity"), "{}", of(libc::EPERM));
+        assert!(!of(libc::ENOMEM).contains("MEMLOCK"), "{}", of(libc::ENOMEM));
+    }
+
+    /// Those of watchers alone take 8 MiB on four CPUs, as much as systemd allows by default.
+    #[test]
+    fn the_unit_lets_rings_be_as_large_as_the_cpus_are_many() {
+        let unit = include_str!("../../../deploy/systemd/sip-lb.service");
+        assert!(unit.lines().any(|line| line == "LimitMEMLOCK=infinity"));
     }
 
     #[test]
