@@ -108,7 +108,7 @@ pub struct Controller {
     admin: AdminStates,
     origin: Instant,
     retry_at: Option<Instant>,
-    /// True if the last round wrote all that was to be written.
+    /// True if no write of the last round failed.
     is_written: bool,
     /// The sweep in progress, since when, and when the next is due.
     sweep: Option<(Sweep, Duration)>,
@@ -473,7 +473,7 @@ impl Controller {
         if outcome.done > 0 {
             debug!(writes = outcome.done, "maps written");
         }
-        self.is_written = outcome.failure.is_none() && outcome.problems.is_empty();
+        self.is_written = outcome.failure.is_none();
         self.is_ready |= outcome.failure.is_none();
         if let Some(failure) = &outcome.failure {
             error!("{failure}; trying again");

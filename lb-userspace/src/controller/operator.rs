@@ -35,7 +35,9 @@ impl Controller {
         if now != before {
             info!(service, backend, admin = configured.max(now).label(), "operator's command");
             self.reconcile();
-            if !self.is_written {
+            // What is to be tried again has to wait for a table to rest, a tenth of a second.
+            let is_stuck = self.retry_at.is_none() && !self.reconciler.is_in_force(service);
+            if !self.is_written || is_stuck {
                 return Err(format!(
                     "{name}: noted, but not in force yet, as the maps could not be written: see the log"
                 ));

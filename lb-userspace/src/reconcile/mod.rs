@@ -142,6 +142,15 @@ impl Reconciler {
         outcome
     }
 
+    /// True if what was wanted of a service's choices in the last round is what the maps hold.
+    #[must_use]
+    pub fn is_in_force(&self, service: &str) -> bool {
+        let id = self.ids.service(service);
+        let choices = self.desired.iter().flat_map(|desired| &desired.choices);
+        let mut own = choices.filter(|(_, want)| Some(want.service) == id);
+        own.all(|(&id, want)| publish::is_published(id, want, &self.applied))
+    }
+
     /// Notes which retired bindings get no new dialogs from now on, and which make none.
     fn note_quiet(&mut self, now: Duration) {
         let applied = &self.applied;

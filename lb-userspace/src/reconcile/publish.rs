@@ -119,7 +119,8 @@ pub(super) fn plan(desired: &DesiredState, applied: &Applied, at: Moment) -> Pub
     out
 }
 
-fn is_published(id: u16, want: &DesiredChoice, applied: &Applied) -> bool {
+/// Does the choice in the maps say what it should?
+pub(super) fn is_published(id: u16, want: &DesiredChoice, applied: &Applied) -> bool {
     let (table, list) = parts(applied.choices.get(&id).copied().unwrap_or(0));
     applied.tables.get(&table).is_some_and(|t| Arc::ptr_eq(t, &want.table) || **t == *want.table)
         && holds_list(applied, list, &want.list)

@@ -107,6 +107,8 @@ fn too_few_tables_are_reported_and_stop_only_what_has_none() {
     let outcome = world.round(&told);
     assert_eq!(outcome.retry_at, None);
     assert_eq!(outcome.problems, [Problem::NoFreeTable { capacity: 3 }]);
+    let in_force = ["s1", "s2", "s3"].map(|service| world.reconciler.is_in_force(service));
+    assert_eq!(in_force, [true, true, false], "the others have what they want");
     let message = outcome.problems[0].to_string();
     assert!(
         message.contains("all 2 slot tables") && message.contains("limits.tables"),
