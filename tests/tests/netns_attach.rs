@@ -301,6 +301,32 @@ fn another_build_of_the_program_replaces_the_one_on_a_link() {
 }
 
 #[test]
+fn an_interface_that_is_no_longer_configured_lets_the_former_program_go() {
+    Lab::new().enter(|pins| {
+        let mut old = open(pins);
+        for interface in ["v0", "v1"] {
+            old.live.attach(interface, XdpMode::Native).unwrap();
+        }
+        drop(old);
+        // Another program, as of another build or one that watched.
+        for path in pinned_programs(pins.path()) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let (program, _) = name.rsplit_once('_').unwrap();
+            std::fs::rename(&path, path.with_file_name(format!("{program}_{:016x}", 1))).unwrap();
+        }
+        let mut new = open(pins).live;
+        new.attach("v0", XdpMode::Native).unwrap();
+        let error = new.finish().unwrap_err().to_string();
+        let [v0, v1] = ["v0", "v1"].map(|name| interfaces::find(name).unwrap().ifindex);
+        assert!(error.contains(&format!("interface {v1} still runs it")), "{error}");
+        assert_eq!(new.detach_others(&[v0]).unwrap(), [v1]);
+        new.finish().unwrap();
+        assert_eq!(programs("v0"), [(Mode::Native, new.program_id())]);
+        assert_eq!((programs("v1"), pinned_programs(pins.path()).len()), (vec![], 2));
+    });
+}
+
+#[test]
 fn a_migration_that_was_interrupted_begins_again_from_the_maps_in_use() {
     Lab::new().enter(|pins| {
         let mut old = open(pins);

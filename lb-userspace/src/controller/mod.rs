@@ -252,8 +252,9 @@ impl Controller {
         for interface in controller.source.config.interfaces.clone() {
             controller.live.attach(&interface, controller.source.config.xdp_mode)?;
         }
-        controller.live.finish()?;
+        // First, as one that is no longer configured may still run another program.
         controller.drop_other_interfaces()?;
+        controller.live.finish()?;
         Ok(controller)
     }
 

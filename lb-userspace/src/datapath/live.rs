@@ -203,7 +203,8 @@ impl Live {
         Ok(RunTime { runs: info.run_count(), time: info.run_time() })
     }
 
-    /// To be called when every link runs the new program: carries over what the old one learned
+    /// To be called when every link runs the new program, and those of interfaces that are no longer
+    /// configured are gone ([`Live::detach_others`]): carries over what the old one learned
     /// meanwhile, and removes the generations and programs of before.
     ///
     /// # Errors
