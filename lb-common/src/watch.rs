@@ -139,6 +139,8 @@ pub struct Seen {
     /// When the packet came in and when the decision was made, in nanoseconds of CLOCK_MONOTONIC.
     pub came: u64,
     pub decided: u64,
+    /// Hash of the Call-ID, if there is one; that of the decision may be of another key.
+    pub call: u64,
     pub decision: Decision,
     /// Interfaces that it came in by, and left by; the latter 0 if it is not the program that sends
     /// it by another one.
@@ -155,7 +157,7 @@ pub struct Seen {
     pub left: u8,
     pub pad: [u8; 2],
 }
-const _: () = assert!(size_of::<Seen>() == 64);
+const _: () = assert!(size_of::<Seen>() == 72);
 
 impl Seen {
     /// Bytes of the head.
@@ -178,7 +180,7 @@ pub struct Desk {
     /// What each slot did not get, since the maps were made: above the rate, or no room.
     pub lost: [u64; SLOTS],
 }
-const _: () = assert!(size_of::<Desk>() == 64 + HEAD + 16 + 64);
+const _: () = assert!(size_of::<Desk>() == 72 + HEAD + 16 + 64);
 
 #[cfg(feature = "user")]
 mod read {

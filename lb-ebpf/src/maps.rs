@@ -564,6 +564,16 @@ pub fn record(note: impl Fn(&mut Decision)) {
 #[inline(always)]
 pub fn record_egress(ifindex: u32) {
     if watches()
+/// Notes for those who watch the hash of the Call-ID, which is not always what decides.
+#[inline(always)]
+pub fn record_call(hash: u64) {
+    if watches()
+        && let Some(desk) = watch_desk()
+    {
+        desk.seen.call = hash;
+    }
+}
+
         && let Some(desk) = watch_desk()
     {
         desk.seen.egress = ifindex;

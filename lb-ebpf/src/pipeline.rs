@@ -192,6 +192,7 @@ fn read(
             if let Some(id) = found.ok_or(Verdict::OutOfBounds)? {
                 has_call_id = true;
                 call.hash = id.hash;
+                maps::record_call(id.hash);
                 maps::record(|decision| {
                     decision.call_id = id.offset as u16;
                     decision.call_id_len = id.length as u16;

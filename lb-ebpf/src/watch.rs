@@ -92,7 +92,7 @@ pub extern "C" fn watch_leave(ctx: *mut xdp_md) -> u32 {
     let (mut wanted, mut most) = (0, 0);
     for (slot, filter) in filters.iter().enumerate() {
         let facts = Facts {
-            hash: decision.hash,
+            hash: desk.seen.call,
             has_call_id: has_call_id.is_set(),
             is_piece: is_piece.is_set(),
             service,

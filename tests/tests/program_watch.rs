@@ -6,7 +6,7 @@ mod world;
 
 use lb_common::{
     sip::{self, Payload},
-    verdict::{Exit, Kind, Verdict},
+    verdict::{Exit, Key, Kind, Verdict},
     watch::{Filter, Filters, SLOTS, Sample, wants},
 };
 use lb_tests::{
@@ -181,6 +181,41 @@ fn only_the_dialog_and_the_service_that_are_asked_for_are_shown_to_each() {
     world.backend_sends(backend, client(10), &ok);
     let wanted: Vec<_> = shown(&mut world).iter().map(|sample| sample.seen.wanted).collect();
     assert_eq!(wanted, [1 << 3]);
+}
+
+#[test]
+fn a_dialog_is_shown_from_its_first_request_on_whatever_chooses_its_backend() {
+    for (balance, key) in [
+        ("call-id", Key::CallId),
+        ("source-ip", Key::SourceIp),
+        ("request-user", Key::RequestUser),
+        ("request-domain", Key::RequestDomain),
+        ("from-user", Key::FromUser),
+        ("to-user", Key::ToUser),
+        ("round-robin", Key::RoundRobin),
+        ("least-dialogs", Key::LeastDialogs),
+    ] {
+        let yaml =
+            ONE_SERVICE.replace("    backends:", &format!("    balance: {balance}\n    backends:"));
+        let mut world = watching(&yaml, &[]);
+        let filter = of_call(&world, "wanted");
+        watch(&mut world, &[filter]);
+        let mut send = |call_id: &str| {
+            let uri = "INVITE sip:user@domain.example SIP/2.0";
+            let message = Message::invite(call_id).start_line(uri).build();
+            let run = world.client_sends(client(10), vip(), &message);
+            let shown: Vec<_> =
+                shown(&mut world).iter().map(|sample| sample.seen.decision).collect();
+            (run, shown)
+        };
+        let (run, seen) = send("wanted");
+        assert_eq!((run.verdict, run.decision.key), (Verdict::NewDialog, key as u8), "{balance}");
+        assert_eq!(seen, [run.decision], "{balance}");
+        let (run, seen) = send("wanted");
+        assert_eq!((run.verdict, seen), (Verdict::Dialog, vec![run.decision]), "{balance}");
+        let (run, seen) = send("other");
+        assert_eq!((run.verdict, seen), (Verdict::NewDialog, vec![]), "{balance}");
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Hub {
         let Some(sight) = Sight::of(sample, view).map(Arc::new) else { return };
         let decision = &sample.seen.decision;
         let facts = Facts {
-            hash: decision.hash,
+            hash: sample.seen.call,
             has_call_id: decision.call_id_len != 0,
             is_piece: watch::has(watch::PIECES, decision.verdict),
             // Compared by name below.
@@ -277,12 +277,14 @@ mod tests {
         let decision = Decision {
             verdict: Verdict::Dialog as u8,
             exit: Exit::Tx as u8,
-            hash: filter.hash,
+            // Of what the service goes by.
+            hash: !filter.hash,
             call_id_len: 1,
             listener: 1,
             ..Decision::default()
         };
-        let seen = Seen { decision, wanted, len: 4, came_len: 4, ..Seen::default() };
+        let call = filter.hash;
+        let seen = Seen { call, decision, wanted, len: 4, came_len: 4, ..Seen::default() };
         Sample { seen, came: b"came".to_vec(), left: b"left".to_vec() }
     }
 
