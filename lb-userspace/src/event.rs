@@ -30,6 +30,8 @@ pub enum Request {
     Wish(Wish, oneshot::Sender<Result<String, String>>),
     /// Show packets; with the program that does so, if it had to be loaded first.
     Watch(Wanted, Option<Loaded>, oneshot::Sender<Join>),
+    /// Hand over no more for this slot; what has been is still shown.
+    Quiet(usize, oneshot::Sender<()>),
     /// Show no more to this slot; the answer is how many packets were lost that it wanted.
     Unwatch(usize, oneshot::Sender<u64>),
     /// How many calls the backend of this service and name still has.

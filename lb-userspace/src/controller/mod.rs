@@ -615,6 +615,10 @@ impl Controller {
                     self.unwatch(seat.slot);
                 }
             }
+            Request::Quiet(slot, reply) => {
+                self.quiet(slot);
+                let _gone = reply.send(());
+            }
             Request::Unwatch(slot, reply) => drop(reply.send(self.unwatch(slot))),
         }
     }

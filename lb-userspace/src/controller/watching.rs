@@ -73,6 +73,14 @@ impl Controller {
         self.watch_maps.set(&self.hub.filters()).map_err(|cause| failed(&cause))
     }
 
+    /// Has the program hand over no more for a slot.
+    pub(super) fn quiet(&mut self, slot: usize) {
+        self.hub.quiet(slot);
+        if let Err(cause) = self.watch_maps.set(&self.hub.filters()) {
+            error!("cannot write what is watched: {cause}");
+        }
+    }
+
     /// Frees a slot; returns how many packets were not shown that should have been.
     pub(super) fn unwatch(&mut self, slot: usize) -> u64 {
         let missed = self.hub.leave(slot);

@@ -12,7 +12,11 @@ use lb_common::{
     watch::{self, Facts, Filter, Filters, SLOTS, Sample, Seen, wants},
 };
 use nix::time::{ClockId, clock_gettime};
-use tokio::{io::unix::AsyncFd, sync::mpsc, task::JoinHandle};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 use tracing::error;
 
 use super::{Sight, Wanted, datagrams::Datagrams, sight::View};
@@ -32,6 +36,23 @@ const GONE: u16 = u16::MAX;
 pub struct Seat {
     pub slot: usize,
     pub sights: mpsc::Receiver<Arc<Sight>>,
+    pub readers: Vec<Reader>,
+}
+
+/// Whoever is given this has shown all that lay in its ring when it answers.
+pub type Reader = mpsc::Sender<oneshot::Sender<()>>;
+
+impl Seat {
+    /// Waits until what lies in the rings now is shown.
+    pub async fn drained(&self) {
+        for reader in &self.readers {
+            let (done, is_done) = oneshot::channel();
+            // One that has ended shows nothing any more.
+            if reader.send(done).await.is_ok() {
+                drop(is_done.await);
+            }
+        }
+    }
 }
 
 /// All who watch.
@@ -42,6 +63,7 @@ pub struct Hub(Mutex<Inner>);
 struct Inner {
     slots: [Option<Slot>; SLOTS],
     view: View,
+    readers: Vec<Reader>,
 }
 
 #[derive(Debug)]
@@ -52,6 +74,8 @@ struct Slot {
     out: mpsc::Sender<Arc<Sight>>,
     /// What it did not take in time.
     missed: u64,
+    /// It is shown what is on its way, and no more.
+    is_quiet: bool,
 }
 
 impl Hub {
@@ -78,8 +102,16 @@ impl Hub {
             datagrams: Datagrams::default(),
             out,
             missed: 0,
+            is_quiet: false,
         });
-        Ok(Seat { slot, sights })
+        Ok(Seat { slot, sights, readers: inner.readers.clone() })
+    }
+
+    /// Lets no more be handed over for a slot.
+    pub fn quiet(&self, slot: usize) {
+        if let Some(Some(slot)) = self.lock().slots.get_mut(slot) {
+            slot.is_quiet = true;
+        }
     }
 
     /// Frees a slot; returns how many packets its watcher did not take in time.
@@ -100,7 +132,7 @@ impl Hub {
     pub fn filters(&self) -> Filters {
         let inner = self.lock();
         std::array::from_fn(|n| {
-            let slot = inner.slots.get(n).and_then(Option::as_ref);
+            let slot = inner.slots.get(n).and_then(Option::as_ref).filter(|slot| !slot.is_quiet);
             slot.map_or(Filter::default(), |slot| slot.filter)
         })
     }
@@ -125,7 +157,7 @@ impl Hub {
     /// Shows what the program has handed over.
     pub fn show(&self, sample: &Sample) {
         let mut inner = self.lock();
-        let Inner { slots, view } = &mut *inner;
+        let Inner { slots, view, .. } = &mut *inner;
         let Some(sight) = Sight::of(sample, view).map(Arc::new) else { return };
         let decision = &sample.seen.decision;
         let facts = Facts {
@@ -148,7 +180,7 @@ impl Hub {
     /// Shows an answer of the controller to a request that the program handed over.
     pub fn answered(&self, record: &Record, request: &[u8], answer: &[u8]) {
         let mut inner = self.lock();
-        let Inner { slots, view } = &mut *inner;
+        let Inner { slots, view, .. } = &mut *inner;
         if slots.iter().all(Option::is_none) {
             return;
         }
@@ -225,23 +257,43 @@ impl Slot {
 ///
 /// If the runtime cannot wait for a ring.
 pub fn follow(rings: Vec<Ring>, hub: &Arc<Hub>) -> io::Result<Vec<JoinHandle<()>>> {
-    rings.into_iter().map(|ring| Ok(tokio::spawn(read(ring.wait()?, Arc::clone(hub))))).collect()
+    let (mut readers, mut tasks) = (Vec::new(), Vec::new());
+    for ring in rings {
+        let (reader, asked) = mpsc::channel(SLOTS);
+        readers.push(reader);
+        tasks.push(tokio::spawn(read(ring.wait()?, asked, Arc::clone(hub))));
+    }
+    hub.lock().readers = readers;
+    Ok(tasks)
 }
 
-async fn read(mut ring: AsyncFd<Ring>, hub: Arc<Hub>) {
+async fn read(
+    mut ring: AsyncFd<Ring>,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+    hub: Arc<Hub>,
+) {
     loop {
-        let mut guard = match ring.readable_mut().await {
-            Ok(guard) => guard,
-            Err(cause) => return error!("cannot wait for packets that are watched: {cause}"),
+        let done = tokio::select! {
+            guard = ring.readable_mut() => match guard {
+                // Before reading, so that what comes meanwhile wakes this task again.
+                Ok(mut guard) => {
+                    guard.clear_ready();
+                    None
+                }
+                Err(cause) => return error!("cannot wait for packets that are watched: {cause}"),
+            },
+            Some(done) = asked.recv() => Some(done),
         };
-        // Before reading, so that what comes meanwhile wakes this task again.
-        guard.clear_ready();
         // What found the ring full, the program has counted.
-        guard.get_inner_mut().samples(|sample| {
+        ring.get_mut().samples(|sample| {
             if let Some(sample) = Seen::split(sample) {
                 hub.show(&sample);
             }
         });
+        if let Some(done) = done {
+            // Whoever asked may have gone.
+            let _gone = done.send(());
+        }
     }
 }
 
@@ -325,6 +377,16 @@ mod tests {
         }
         assert_eq!((hub.leave(slow.slot), hub.leave(quick.slot)), (3, 0));
         assert_eq!(hub.filters(), Filters::default());
+    }
+
+    #[test]
+    fn who_ends_is_shown_what_is_on_its_way_but_nothing_more_is_handed_over() {
+        let hub = Hub::default();
+        let mut seat = join(&hub, &Wanted::default());
+        hub.quiet(seat.slot);
+        assert_eq!(hub.filters(), Filters::default());
+        hub.show(&sample(1, "abc"));
+        assert_eq!(taken(&mut seat), 1);
     }
 
     #[test]

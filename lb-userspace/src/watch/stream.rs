@@ -41,7 +41,7 @@ pub async fn serve(
         Ok(seat) => seat,
         Err(why) => return say(&mut write, &Said::Refused(why)).await,
     };
-    let shown = show(&mut read, &mut write, &mut seat).await;
+    let shown = show(&mut read, &mut write, &mut seat, requests).await;
     // Whatever has happened: the slot is to be free again.
     let (reply, answer) = oneshot::channel();
     requests.send(Request::Unwatch(seat.slot, reply)).await?;
@@ -82,6 +82,7 @@ async fn show(
     read: &mut (impl AsyncRead + Unpin),
     write: &mut (impl AsyncWrite + Unpin),
     seat: &mut Seat,
+    requests: &mpsc::Sender<Request>,
 ) -> Result<()> {
     say(write, &Said::Watching).await?;
     let mut sorter = Sorter::default();
@@ -104,6 +105,11 @@ async fn show(
             end = read.read(&mut nothing) => if end.unwrap_or(0) == 0 { break },
         }
     }
+    // What has been handed over is shown, or counted as lost.
+    let (reply, answer) = oneshot::channel();
+    requests.send(Request::Quiet(seat.slot, reply)).await?;
+    answer.await?;
+    seat.drained().await;
     while let Ok(sight) = seat.sights.try_recv() {
         sorter.push(sight, Instant::now());
     }
@@ -193,6 +199,7 @@ mod tests {
     /// A controller that loads nothing and shows what it is given.
     fn controller(mut requests: mpsc::Receiver<Request>, sights: Vec<Arc<Sight>>) {
         tokio::spawn(async move {
+            let mut last = None;
             while let Some(request) = requests.recv().await {
                 match request {
                     Request::Watch(wanted, _, reply) if wanted.service.is_none() => {
@@ -201,16 +208,23 @@ mod tests {
                             out.try_send(Arc::clone(sight)).unwrap();
                         }
                         // It stays open until the seat is given back.
-                        let _open = tokio::spawn(async move { out.closed().await });
-                        drop(reply.send(Join::Seat(Seat { slot: 5, sights: queue })));
+                        last = Some(out);
+                        let seat = Seat { slot: 5, sights: queue, readers: Vec::new() };
+                        drop(reply.send(Join::Seat(seat)));
                     }
                     Request::Watch(_, _, reply) => {
                         drop(reply.send(Join::Refused("no such service".to_owned())));
+                    }
+                    Request::Quiet(5, reply) => {
+                        // This lay in a ring.
+                        last.as_ref().unwrap().try_send(at(3)).unwrap();
+                        let _gone = reply.send(());
                     }
                     Request::Unwatch(5, reply) => drop(reply.send(7)),
                     Request::Snapshot(_)
                     | Request::Reload(_)
                     | Request::Wish(..)
+                    | Request::Quiet(..)
                     | Request::Unwatch(..)
                     | Request::Remaining(..) => panic!("an unexpected request"),
                 }
@@ -240,7 +254,8 @@ mod tests {
         for end in [true, false] {
             let said = run(Wanted::default(), end).await;
             let seen = |time| Said::Seen(Box::new(Sight { time, ..sight() }));
-            assert_eq!(said, [Said::Watching, seen(1), seen(2), Said::End { lost: 7 }]);
+            let said: [Said; 5] = said.try_into().unwrap();
+            assert_eq!(said, [Said::Watching, seen(1), seen(2), seen(3), Said::End { lost: 7 }]);
         }
         let other = Wanted { service: Some("none".to_owned()), ..Wanted::default() };
         assert_eq!(run(other, true).await, [Said::Refused("no such service".to_owned())]);
@@ -255,13 +270,19 @@ mod tests {
             tokio::spawn(async move { serve(read, write, Wanted::default(), &requests).await });
         let Some(Request::Watch(_, None, reply)) = inbox.recv().await else { panic!() };
         let (out, sights) = mpsc::channel(16);
-        reply.send(Join::Seat(Seat { slot: 2, sights })).unwrap();
+        reply.send(Join::Seat(Seat { slot: 2, sights, readers: Vec::new() })).unwrap();
         // Killed while it is written to, more than it can take.
         for time in 0..16 {
             out.try_send(at(time)).unwrap();
         }
         drop(client);
-        let Some(Request::Unwatch(2, reply)) = inbox.recv().await else { panic!() };
+        let reply = loop {
+            match inbox.recv().await.unwrap() {
+                Request::Quiet(2, reply) => reply.send(()).unwrap(),
+                Request::Unwatch(2, reply) => break reply,
+                _ => panic!("an unexpected request"),
+            }
+        };
         reply.send(0).unwrap();
         assert!(task.await.unwrap().is_err(), "nobody to say good-bye to");
     }
