@@ -342,8 +342,8 @@ pub fn query() -> Result<*mut Query, Verdict> {
 #[inline(always)]
 pub fn next_turn(choice: u16) -> Result<u32, Verdict> {
     let cell = TURNS.get_ptr_mut(u32::from(choice)).ok_or(Verdict::MissingMap)?;
-    // SAFETY: a checked pointer to this CPU's copy of the value; an XDP program is not interrupted
-    // by another on its CPU.
+    // SAFETY: a checked pointer to this CPU's copy of the value. What interrupts a test run (see
+    // [`desk`]) may take the same turn.
     Ok(unsafe {
         let turn = *cell;
         *cell = turn.wrapping_add(1);
@@ -461,8 +461,8 @@ pub struct Pending {
 #[inline(always)]
 pub fn pending() -> Result<&'static mut Pending, Verdict> {
     let pending = FRAGMENT_DESK.get_ptr_mut(0).ok_or(Verdict::MissingMap)?;
-    // SAFETY: the one value of the map, this CPU's copy; a program is not interrupted by another on
-    // its CPU, and each caller lets go of it before the next asks.
+    // SAFETY: the one value of the map, this CPU's copy, and each caller lets go of it before the
+    // next asks. As to what may interrupt it, see [`desk`].
     Ok(unsafe { &mut *pending })
 }
 
@@ -485,8 +485,12 @@ pub fn binding_stats(id: u16) -> Option<*mut BindingStats> {
 #[inline(always)]
 pub fn desk() -> Option<&'static mut Desk> {
     let desk = DESK.get_ptr_mut(0)?;
-    // SAFETY: the one value of the map, this CPU's copy; a program is not interrupted by another on
-    // its CPU, and each caller lets go of it before the next asks.
+    // SAFETY: the one value of the map, this CPU's copy, and each caller lets go of it before the
+    // next asks. A program that a packet makes run is not interrupted by another on its CPU. A test
+    // run, by which the controller gives back fragments that it held, is, where the kernel's
+    // bpf_test_run leaves softirqs on. Then the other packet's integers stand here: any bit pattern
+    // is one, and the verifier has checked every use, so that one of the two may be misread or
+    // misplaced, and no other memory is touched.
     Some(unsafe { &mut *desk })
 }
 

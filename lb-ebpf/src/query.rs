@@ -65,8 +65,8 @@ impl Text {
 
     #[inline(always)]
     pub fn query(&self) -> &Query {
-        // SAFETY: this CPU's copy of the map's one value; an XDP program is not interrupted by
-        // another on its CPU, and nothing below writes while the reference lives.
+        // SAFETY: this CPU's copy of the map's one value, and nothing below writes while the
+        // reference lives. As to what may interrupt it, see [`maps::desk`].
         unsafe { &*self.query }
     }
 
