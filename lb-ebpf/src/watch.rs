@@ -5,7 +5,7 @@
 //!         └ leaves(): does anybody want it? rate? ─ WATCHED ─ lb-userspace/src/watch
 //! ```
 //!
-//! Only the program that the loader has given the constant WATCH does any of this. It takes the
+//! Only the program that the loader has given the constant WATCH_ON does any of this. It takes the
 //! other's place while somebody watches; of the other one the kernel removes every trace of it.
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_ns};

@@ -113,7 +113,7 @@ pub fn run_in_kernel(files: &[(PathBuf, &str)], command: &str) -> Result<Output>
     Ok(Output { status, stdout: stdout.to_owned(), console })
 }
 
-/// The system's QEMU; where there is none, the one that `cargo xtask test` has unpacked.
+/// The QEMU that `cargo xtask test` has unpacked; where there is none, the system's.
 fn qemu_program() -> PathBuf {
     let unpacked = target_dir().join("tools/bin").join(QEMU);
     if unpacked.exists() { unpacked } else { PathBuf::from(QEMU) }

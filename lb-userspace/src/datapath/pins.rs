@@ -4,6 +4,7 @@
 //! pin_dir/links/<ifindex>          one BPF link for each interface
 //! pin_dir/v<layout>/<MAP>          the maps that the running program uses
 //! pin_dir/v<layout>/sip_lb_<build> the program, and heartbeat_<build> beside it
+//! pin_dir/v<layout>/sip_lb_watch_<build> what takes its place while somebody watches
 //! pin_dir/v<layout>-new            maps in the making; never used by a link
 //! pin_dir/v<layout>-old            maps of before, until every link runs the new program
 //! ```
