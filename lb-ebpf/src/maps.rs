@@ -429,7 +429,7 @@ pub fn fragments(key: &fragment::Key) -> Option<&'static mut fragment::Record> {
 
 #[inline(always)]
 pub fn put_fragments(key: &fragment::Key, record: &fragment::Record) -> Result<(), Verdict> {
-    FRAGMENTS.insert(key, record, 0).map_err(|_| Verdict::MissingMap)
+    FRAGMENTS.insert(key, record, 0).map_err(|_refused| Verdict::MissingMap)
 }
 
 /// The number of datagrams in fragments that were sent on so far, this one included.
@@ -494,7 +494,7 @@ pub fn desk() -> Option<&'static mut Desk> {
 /// buffer is full, or there is none.
 #[inline(always)]
 pub fn output(ctx: *mut xdp_md, record: &Record, len: u32) -> bool {
-    let flags = u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU);
+    let flags = u64::from(len) << 32 | BPF_F_CURRENT_CPU;
     // SAFETY: context and map are valid, the record is as long as is said; the kernel checks that
     // the packet has so many bytes.
     let result = unsafe {
