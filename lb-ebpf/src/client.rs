@@ -179,7 +179,7 @@ fn named(call: &Call, is_shared: bool) -> u16 {
 fn is_inside(call: &Call) -> bool {
     call.has_call_id.is_set()
         && !call.found.exists()
-        && !call.from_backend()
+        && !call.is_from_backend()
         && call.message().is_request()
         && !call.message().stands_alone()
         && (!call.message().forms_dialog() || call.examined.in_dialog())
@@ -268,7 +268,7 @@ fn deliver(call: &Call, target: &Target, verdict: Verdict) -> Result<Outcome, Ve
 /// VIP of its dialog, else of its own service.
 #[inline(always)]
 fn hairpin(call: &Call, target: &Target) -> Result<Option<&'static Socket>, Verdict> {
-    if !call.from_backend() {
+    if !call.is_from_backend() {
         return Ok(None);
     }
     let client = maps::endpoint(call.source)?;

@@ -112,7 +112,7 @@ fn look_up(packet: Packet) -> Result<u64, Verdict> {
     match record.judge(piece) {
         Step::InOrder => {}
         Step::Early => return Ok(HOLD),
-        step => return Err(seen(record, is_v4, step)),
+        step @ (Step::Duplicate | Step::Overlap) => return Err(seen(record, is_v4, step)),
     }
     nat::rewrite_fragment(packet, &fragment, record)?;
     record.advance(piece);

@@ -429,7 +429,7 @@ pub fn fragments(key: &fragment::Key) -> Option<&'static mut fragment::Record> {
 
 #[inline(always)]
 pub fn put_fragments(key: &fragment::Key, record: &fragment::Record) -> Result<(), Verdict> {
-    FRAGMENTS.insert(key, record, 0).map_err(|_| Verdict::MissingMap)
+    FRAGMENTS.insert(key, record, 0).map_err(|_refused| Verdict::MissingMap)
 }
 
 /// The number of datagrams in fragments that were sent on so far, this one included.
@@ -498,7 +498,7 @@ pub fn desk() -> Option<&'static mut Desk> {
 /// buffer is full, or there is none.
 #[inline(always)]
 pub fn output(ctx: *mut xdp_md, record: &Record, len: u32) -> bool {
-    let flags = u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU);
+    let flags = u64::from(len) << 32 | BPF_F_CURRENT_CPU;
     // SAFETY: context and map are valid, the record is as long as is said; the kernel checks that
     // the packet has so many bytes.
     let result = unsafe {
@@ -564,10 +564,6 @@ pub fn record(note: impl Fn(&mut Decision)) {
     }
 }
 
-/// Notes for those who watch which interface the packet leaves by.
-#[inline(always)]
-pub fn record_egress(ifindex: u32) {
-    if watches()
 /// Notes for those who watch the hash of the Call-ID, which is not always what decides.
 #[inline(always)]
 pub fn record_call(hash: u64) {
@@ -578,6 +574,10 @@ pub fn record_call(hash: u64) {
     }
 }
 
+/// Notes for those who watch which interface the packet leaves by.
+#[inline(always)]
+pub fn record_egress(ifindex: u32) {
+    if watches()
         && let Some(desk) = watch_desk()
     {
         desk.seen.egress = ifindex;

@@ -52,13 +52,13 @@ pub struct Call {
 impl Call {
     /// To a VIP.
     #[inline(always)]
-    pub fn to_vip(&self) -> bool {
+    pub fn is_to_vip(&self) -> bool {
         self.sides.is_set()
     }
 
     /// From a backend's address.
     #[inline(always)]
-    pub fn from_backend(&self) -> bool {
+    pub fn is_from_backend(&self) -> bool {
         self.sides.other().is_set()
     }
 
@@ -225,7 +225,7 @@ fn recall(call: &mut Call) -> Result<(), Verdict> {
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
     let mut policy = Policy::NONE;
     let mut is_shared = false;
-    let whose = if call.to_vip() {
+    let whose = if call.is_to_vip() {
         let listener = maps::listener(call.listener)?;
         policy = Policy::of(call.packet, listener);
         is_shared = listener.shared != 0;
@@ -236,7 +236,7 @@ fn recall(call: &mut Call) -> Result<(), Verdict> {
     };
     let is_marked = dialogs.is_marked(whose.service)? || is_shared;
     let asks = is_marked
-        || !call.to_vip()
+        || !call.is_to_vip()
         || policy.hides_slots(call.packet)
         || call.message().concerns_entry();
     if asks && !policy.is_loose(call.packet) {
@@ -268,16 +268,16 @@ fn needed(call: &Call) -> u32 {
     let message = || call.message();
     let found = &call.found;
     let mut needed = 0;
-    if call.from_backend() {
+    if call.is_from_backend() {
         // To another service's VIP it goes as a client's: what its own entry says is not known.
-        let own = if call.to_vip() || !found.is_own() { 0 } else { found.state() };
+        let own = if call.is_to_vip() || !found.is_own() { 0 } else { found.state() };
         if message().is_request()
             && own != State::ConfirmedInvite.bits()
             && own != State::ConfirmedOther.bits()
         {
             needed = need::TO;
         } else if (message().is_lasting() && own != State::ConfirmedInvite.bits())
-            || (message().is_refusal() && (call.to_vip() || own == State::Ringing.bits()))
+            || (message().is_refusal() && (call.is_to_vip() || own == State::Ringing.bits()))
         {
             needed = need::CSEQ;
         }
@@ -294,7 +294,7 @@ fn needed(call: &Call) -> u32 {
         // Refused or ended: does it ring anew?
         needed = need::TO;
     }
-    if call.to_vip() && !found.exists() && message().forms_dialog() {
+    if call.is_to_vip() && !found.exists() && message().forms_dialog() {
         needed |= need::TO | need::ALL;
     }
     needed

@@ -42,12 +42,11 @@ pub fn check(
         return Err(Verdict::ToThisHost);
     }
     let other = service::receiver_of(packet, datagram)?;
-    if other != 0 {
-        if steer::are_neighbours(source.into(), other.into()) != 0
-            || steer::are_neighbours(other.into(), source.into()) != 0
-        {
-            return Err(Verdict::SameService);
-        }
+    if other != 0
+        && (steer::are_neighbours(source.into(), other.into()) != 0
+            || steer::are_neighbours(other.into(), source.into()) != 0)
+    {
+        return Err(Verdict::SameService);
     }
     Ok(())
 }

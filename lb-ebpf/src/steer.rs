@@ -23,6 +23,7 @@ use crate::{
 
 /// What an INVITE is to [`Target::keeps`].
 const INVITE: Code = Code::new(Message::Request(Method::Invite));
+const BYE: Code = Code::new(Message::Request(Method::Bye));
 
 /// The binding of the backend that the topmost Via of a response to `listener` names; 0 = none of
 /// the service's. `packed` is the place of the Via's value (see [`Payload::pack`]).
@@ -112,12 +113,15 @@ pub extern "C" fn elsewhere(ctx: *mut xdp_md, hash: u64, listener: u32, is_bye: 
 
 #[inline(always)]
 fn find_elsewhere(packet: Packet, hash: u64, listener: u16, is_bye: u32) -> Result<u16, Verdict> {
+    let record = maps::listener(listener)?;
     let dialogs = Dialogs::at(packet, hash, clock::now()?)?;
+    let message = if is_bye != 0 { BYE } else { INVITE };
     for way in 0..WAYS as u32 {
         if let Some(entry) = dialogs.entry(way) {
             let pinned = Target::of(entry.binding())?;
             let here = binding_at(pinned.binding.endpoint.into(), listener.into()) as u16;
-            if here != 0 && pinned.is_usable() {
+            let stays = || pinned.is_usable() || pinned.keeps(record, entry, message);
+            if here != 0 && stays() {
                 let state = if is_bye != 0 { State::Ended.bits() } else { entry.state_bits() };
                 dialogs.update(way, entry, here, state, 1);
                 dialogs.mark(maps::binding(here)?.service);

@@ -186,7 +186,7 @@ fn reply(packet: Packet, packed: u64) -> Option<u32> {
     let attribute = match (unknown, is_v4) {
         (0, true) => 12,
         (0, false) => 24,
-        (unknown, _) => stun::ERROR_CODE.len() as u32 + 4 + (2 * unknown + 2 & 0xc),
+        (unknown, _) => stun::ERROR_CODE.len() as u32 + 4 + ((2 * unknown + 2) & 0xc),
     };
     let print = if print_at != 0 { stun::FINGERPRINT_LEN } else { 0 };
     let body = packet.forget(attribute + print);

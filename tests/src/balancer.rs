@@ -99,6 +99,18 @@ impl Settings {
         }
     }
 
+    /// The first backend behind the site's first VIP; the second one, `gw2`, behind its second VIP as
+    /// a service of its own, `trunk-out`.
+    pub fn one_backend_each(&mut self, site: &Site) {
+        self.backends.truncate(1);
+        self.services = format!(
+            "  - name: trunk-out\n    listen: \"{}\"\n    backends:\n      - {{ name: gw2, \
+             address: \"{}\" }}\n",
+            site.vip(1),
+            site.backend_address(1),
+        );
+    }
+
     /// The configuration file.
     #[must_use]
     pub fn yaml(&self) -> String {

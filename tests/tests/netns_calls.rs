@@ -88,15 +88,9 @@ fn a_backend_that_calls_another_service_on_its_link_is_answered_by_the_vip() {
     let plan = Plan { arms: Arms::One, vips: 2, ..Plan::default() };
     // The first backend serves the first VIP, the second the second.
     let stage = Stage::set(plan, |site, settings| {
-        settings.backends.truncate(1);
+        settings.one_backend_each(site);
         // A caller of SIPp answers no probes.
         settings.health = "interval: 120s, timeout: 60s".to_owned();
-        settings.services = format!(
-            "  - name: trunk-out\n    listen: \"{}\"\n    backends:\n      - {{ name: gw2, \
-             address: \"{}\" }}\n",
-            site.vip(1),
-            site.backend_address(1),
-        );
     })
     .expect("the stage is set");
     let Stage { site, mut servers, balancer, .. } = stage;

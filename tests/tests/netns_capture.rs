@@ -225,13 +225,7 @@ fn a_dialog_over_one_arm_and_ipv6_is_captured() {
 #[test]
 fn a_service_is_captured_to_the_count_while_another_dialog_is_traced() {
     let stage = Stage::set(Plan { vips: 2, ..Plan::default() }, |site, settings| {
-        settings.backends.truncate(1);
-        settings.services = format!(
-            "  - name: trunk-out\n    listen: \"{}\"\n    backends:\n      - {{ name: gw2, \
-             address: \"{}\" }}\n",
-            site.vip(1),
-            site.backend_address(1),
-        );
+        settings.one_backend_each(site);
     })
     .expect("the stage is set");
     let path = stage.site.lab.directory().join("service.pcap");

@@ -107,23 +107,35 @@ fn hear(
     }
 }
 
-/// One backend, which is not probed, behind sip-lb.
-fn quiet(family: Family) -> (Site, Balancer) {
-    let site = Plan { family, backends: 1, ..Plan::default() }.build().expect("a laboratory");
-    let mut settings = Settings::of(&site);
-    settings.unprobed();
-    let balancer = Balancer::start(&site, &settings).expect("sip-lb starts");
-    (site, balancer)
+/// One backend, which is not probed, behind sip-lb, and a socket on each side.
+struct Quiet {
+    site: Site,
+    balancer: Balancer,
+    client: SocketAddr,
+    server: SocketAddr,
+    at_client: UdpSocket,
+    at_server: UdpSocket,
+}
+
+impl Quiet {
+    fn build(family: Family) -> Self {
+        let site = Plan { family, backends: 1, ..Plan::default() }.build().expect("a laboratory");
+        let mut settings = Settings::of(&site);
+        settings.unprobed();
+        let balancer = Balancer::start(&site, &settings).expect("sip-lb starts");
+        let (client, server) = (site.caller_address(0), site.backend_address(0));
+        let at_client = socket(&site.callers[0], client);
+        let at_server = socket(&site.backends[0], server);
+        Self { site, balancer, client, server, at_client, at_server }
+    }
 }
 
 /// The kernel of the receiver puts together what left the edge host.
 #[test]
 fn fragments_in_any_order_reach_the_receiver_as_one_message() {
     for family in FAMILIES {
-        let (site, balancer) = quiet(family);
+        let Quiet { site, balancer, client, server, at_client, at_server } = Quiet::build(family);
         let (caller, backend) = (&site.callers[0], &site.backends[0]);
-        let (client, server) = (site.caller_address(0), site.backend_address(0));
-        let (at_client, at_server) = (socket(caller, client), socket(backend, server));
         let mut bytes = vec![0; 8192];
         let mut id = 1;
         for pause in [Duration::ZERO, Duration::from_millis(30)] {
@@ -163,10 +175,8 @@ fn fragments_in_any_order_reach_the_receiver_as_one_message() {
 #[test]
 fn messages_of_two_to_five_fragments_arrive_whole_and_overlaps_do_not_spoil_ipv4() {
     for family in FAMILIES {
-        let (site, balancer) = quiet(family);
+        let Quiet { site, balancer, client, server, at_client, at_server } = Quiet::build(family);
         let (caller, backend) = (&site.callers[0], &site.backends[0]);
-        let (client, server) = (site.caller_address(0), site.backend_address(0));
-        let (at_client, at_server) = (socket(caller, client), socket(backend, server));
         let mut bytes = vec![0; 8192];
         let mut id = 100;
         for (size, cut, pieces) in

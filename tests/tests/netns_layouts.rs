@@ -107,14 +107,8 @@ fn a_hairpin_to_a_neighbour_that_is_not_known_yet_comes_back_through_sip_lb() {
         // The first backend serves the first VIP, the second the second, on one link. Without
         // health checks nothing makes the edge host ask for their MACs before calls come.
         let mut stage = Stage::set(plan, |site, settings| {
-            settings.backends.truncate(1);
+            settings.one_backend_each(site);
             settings.health = "interval: 120s, timeout: 60s".to_owned();
-            settings.services = format!(
-                "  - name: trunk-out\n    listen: \"{}\"\n    backends:\n      - {{ name: gw2, \
-                 address: \"{}\" }}\n",
-                site.vip(1),
-                site.backend_address(1),
-            );
         })
         .unwrap();
         stage.servers[0].process().kill().unwrap();

@@ -332,9 +332,10 @@ fn later_fragments_share_the_fate_of_a_first_one_that_is_not_balanced() {
             assert_eq!((first.verdict, first.action), (verdict, action), "{name}");
             for frame in [&frames[2], &frames[1]] {
                 let run = world.run_bytes(frame);
-                let later = match action {
-                    Action::Drop => Verdict::FragmentDropped,
-                    _ => Verdict::NotOurs,
+                let later = if action == Action::Drop {
+                    Verdict::FragmentDropped
+                } else {
+                    Verdict::NotOurs
                 };
                 assert_eq!((run.verdict, run.action), (later, action), "{name}");
                 assert!(run.bytes == *frame, "{name}: changed");
@@ -363,7 +364,7 @@ fn impossible_fragments_are_dropped() {
     for (name, frame) in [
         ("not the last, and no multiple of 8", packet.clone().marked_fragment(185, true)),
         ("beyond 65,535 bytes", packet.clone().marked_fragment(8000, false)),
-        ("cut short", Packet { truncate: Some(300), ..packet.clone().marked_fragment(8, false) }),
+        ("cut short", Packet { truncate: Some(300), ..packet.marked_fragment(8, false) }),
     ] {
         let mut frame = frame;
         frame.payload.truncate(3001);

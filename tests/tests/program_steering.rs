@@ -466,6 +466,29 @@ fn a_call_that_a_shared_backend_began_is_found_by_each_of_its_vips() {
 }
 
 #[test]
+fn a_call_that_another_service_knows_waits_for_its_backend_if_calls_are_kept() {
+    let kept = SHARED.replace("    backends:", "    in_dialog_failover: keep\n    backends:");
+    assert_ne!(kept, SHARED);
+    let mut moved = 0;
+    for n in 0..4 {
+        for (yaml, is_kept) in [(kept.as_str(), true), (SHARED, false)] {
+            let mut world = World::new(yaml);
+            let gw1 = world.address("gw1");
+            let id = format!("outward-{n}@x");
+            source(&mut world, gw1, &Message::invite(&id));
+            let answer = ok(Method::Invite, &id).only_via(gw1, "z9hG4bK1");
+            assert_eq!(send_to(&mut world, vips()[0], &answer), (Verdict::Via, gw1));
+            world.set_down(&["gw1"]);
+            let bye = Message::request(Method::Bye, &id).to_tag("caller");
+            let (_, to) = send_to(&mut world, vips()[1], &bye);
+            assert_eq!(to == gw1, is_kept, "{n}: {to}");
+            moved += u32::from(to != gw1);
+        }
+    }
+    assert_eq!(moved, 4, "those whose backend is down are moved otherwise");
+}
+
+#[test]
 fn who_tries_the_next_vip_with_the_same_call_id_is_answered_from_there() {
     let mut world = World::new(SHARED);
     let mut same = 0;

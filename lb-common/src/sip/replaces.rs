@@ -9,7 +9,7 @@ use super::{
 use crate::hash::{HashKey, SipHash};
 
 /// The hash of the Call-ID in the header whose value starts behind the colon at `value`, as
-/// [`super::call_id`] hashes the same Call-ID in its own header; `Some(None)` if there is none.
+/// [`super::call_id()`] hashes the same Call-ID in its own header; `Some(None)` if there is none.
 ///
 /// The Call-ID runs to a semicolon, SP, HTAB, CR, LF or the end of the datagram. Nothing in it is
 /// escaped: percent signs and quotes belong to it (a `Refer-To` URI escapes its copy, the INVITE

@@ -17,7 +17,7 @@ pub(super) const STRIDE: u32 = 4;
 pub const REACH: u32 = 1408;
 
 /// Turns of the search, each of which goes on to the next such line or, where none starts in them,
-/// by [`STRIDE`] blocks, at the end of the payload by one block.
+/// by `STRIDE` blocks, at the end of the payload by one block.
 pub const SEARCH_TURNS: u32 = 64 + REACH / (BLOCK * STRIDE) + STRIDE + 1;
 
 /// Offset of the byte behind the colon of the first `Call-ID` or `i` line (RFC 3261 §20.8, §7.3.3)

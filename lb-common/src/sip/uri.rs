@@ -213,7 +213,7 @@ mod stop {
     pub(super) const ENDS: u32 = 16;
 }
 
-/// The first byte from `from` on that one of `stops` (bits of [`stop`]) names, or that is NUL or
+/// The first byte from `from` on that one of `stops` (bits of `stop`) names, or that is NUL or
 /// beyond the end; 0 if it is more than [`MAX_KEY`] bytes away.
 #[inline(always)]
 pub fn seek<W: Window>(window: &W, from: u32, stops: u32) -> Option<u32> {

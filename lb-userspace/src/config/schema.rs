@@ -110,7 +110,7 @@ pub(super) static ROOT: Shape = Shape::Map(&[
         "file with the hash key, relative to the configuration's directory",
     ),
     field("metrics", Default("{}"), &METRICS, "the HTTP server for Prometheus"),
-    field("admin", Default("{}"), &ADMIN, "the socket for status, reload and drain"),
+    field("admin", Default("{}"), &ADMIN, "the socket of the commands, from status to trace"),
     field(
         "pin_dir",
         Default("/sys/fs/bpf/sip-lb"),
@@ -170,7 +170,12 @@ static LIMITS: Shape = Shape::Map(&[
         "VIPs times backends, summed over the services",
     ),
     field("tables", Default("256"), &int(1, 4096), "different sets of backends"),
-    field("fragments", Default("8192"), &int(1, 1 << 20), "fragmented datagrams in flight"),
+    field(
+        "fragments",
+        Default("8192"),
+        &int(1, 1 << 20),
+        "datagrams in fragments that are remembered at a time, 30 s each",
+    ),
 ]);
 
 static DEFAULTS: Shape =
@@ -288,7 +293,7 @@ static SERVICE: Shape = Shape::Map(&[
         "all_down",
         Default("reject"),
         &Shape::Choice(&[now("reject"), now("keep-last"), now("drop")]),
-        "what happens to requests while no backend is usable: reject answers 503, keep-last goes on by the last table",
+        "what happens to requests while no backend is usable: reject answers 503, keep-last goes on by the last table, drop says nothing",
     ),
     field(
         "retry_after",

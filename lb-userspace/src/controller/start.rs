@@ -1,60 +1,162 @@
-//! What a configuration and the adopted maps give a controller to start with, and what only a
-//! restart can change.
+//! What a configuration and the adopted maps give a controller to start with.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::{Instant, SystemTime},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use lb_common::hash::HashKey;
+use lb_common::{hash::HashKey, watch::SLOTS};
+use tracing::info;
 
+use super::{Controller, Source, VERIFY_EVERY, reload::unix_seconds, traffic::TrafficWindow};
 use crate::{
     config::{
         self, Config,
-        model::{ControllerLost, Initial},
+        model::{HealthByEndpoint, Initial},
     },
-    datapath::{clock::Heart, live::Origin},
+    datapath::{
+        live::{Opened, Origin},
+        sweep::{Census, Cleared},
+    },
+    event::Reloads,
     maps::{LbMaps as _, kernel::KernelMaps},
-    probe::{self, Health, Start},
-    reconcile::adopt,
+    metrics::control::ProbeMetrics,
+    netlink::{NetlinkHandle, Network},
+    probe::{Health, Prober, Start},
+    reconcile::{Reconciler, adopt},
+    slow::{answer::RetryAfter, queue::Counts},
     state::{self, ids, route::derive_key},
+    watch::hub::Hub,
 };
 
-/// What only a restart can change, since the maps are sized by it or others hold it.
-pub(super) fn refuse_restart_keys(old: &Config, new: &Config) -> Result<()> {
-    let mut changed = Vec::new();
-    let mut compare = |key, differs: bool| {
-        if differs {
-            changed.push(key);
-        }
-    };
-    compare("limits", old.limits != new.limits);
-    compare("dialogs.max", old.dialogs.max != new.dialogs.max);
-    compare("pin_dir", old.pin_dir != new.pin_dir);
-    compare("metrics.listen", old.metrics_listen != new.metrics_listen);
-    compare("admin.socket", old.admin_socket != new.admin_socket);
-    compare("hash_key", old.hash_key != new.hash_key);
-    if changed.is_empty() {
-        return Ok(());
-    }
-    anyhow::bail!("{} can only change by a restart of sip-lb", changed.join(", "))
+/// Everything that [`Controller::start`] needs beside the maps.
+pub struct Parts {
+    pub source: Source,
+    pub opened: Opened,
+    pub prober: Prober,
+    pub netlink: NetlinkHandle,
+    pub network: Arc<Network>,
+    pub probe_metrics: ProbeMetrics,
+    pub slow_path: Arc<Counts>,
+    pub retry_after: RetryAfter,
+    pub hub: Arc<Hub>,
+    pub count_program_time: bool,
 }
 
-/// Jiffies without a heartbeat after which the program stands aside; 0 = never.
-pub(super) fn lost_after(config: &Config) -> u64 {
-    match config.controller_lost {
-        ControllerLost::Keep => 0,
-        ControllerLost::DetachAfter(duration) => Heart::jiffies(duration).unwrap_or_else(|cause| {
-            tracing::error!("controller_lost is not in force: {cause}");
-            0
-        }),
+impl Controller {
+    /// Adopts what the maps hold, fills them by the configuration, attaches the interfaces.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be read or written, or an interface cannot be attached. What carried
+    /// traffic before still does.
+    pub fn start(parts: Parts) -> Result<Self> {
+        let Parts {
+            source,
+            opened,
+            prober,
+            netlink,
+            network,
+            probe_metrics,
+            slow_path,
+            retry_after,
+            hub,
+            count_program_time,
+        } = parts;
+        let Opened {
+            live,
+            maps,
+            counters,
+            dialogs,
+            loads,
+            heart,
+            rings: _,
+            watch: watch_maps,
+            held: _,
+            origin: maps_from,
+            stats,
+        } = opened;
+        if let Some(stats) = stats {
+            info!(
+                verified_instructions = stats.verified,
+                load_ms = stats.load_time.as_millis() as u64,
+                map_bytes = stats.map_memory,
+                "loaded the XDP program"
+            );
+        }
+        let origin = Instant::now();
+        let adopted = adopt::adopt(&maps, Duration::ZERO).context("cannot read the pinned maps")?;
+        let key = hash_key(&source.config, &maps, maps_from)?;
+        let health = initial_health(&source.config, &adopted, origin);
+        let mut controller = Self {
+            reconciler: Reconciler::adopt(&adopted),
+            admin: adopted.admin,
+            source,
+            live,
+            maps,
+            counters,
+            dialogs,
+            loads,
+            load_changes: Vec::new(),
+            heart,
+            prober,
+            netlink,
+            network,
+            key,
+            health,
+            probed_endpoints: HealthByEndpoint::new(),
+            panics: BTreeMap::new(),
+            suspected: BTreeSet::new(),
+            origin,
+            retry_at: None,
+            is_written: false,
+            sweep: None,
+            sweep_at: origin,
+            verify_at: origin + VERIFY_EVERY,
+            sweeps_begun: 0,
+            last_sweep: 0,
+            census: Census::default(),
+            cleared: Cleared::default(),
+            traffic: TrafficWindow::default(),
+            reloads: Reloads { last_success: unix_seconds(), ..Reloads::default() },
+            reload_error: None,
+            notices: BTreeSet::new(),
+            probe_metrics,
+            slow_path,
+            retry_after,
+            hub,
+            watch_readers: Vec::new(),
+            watch_maps,
+            watch_lost: [0; SLOTS],
+            count_program_time,
+            is_ready: false,
+        };
+        state::forget_removed(&mut controller.admin, &controller.source.config);
+        // Whoever watched before is gone.
+        controller.watch_maps.clear()?;
+        controller.heart.start(controller.source.config.dialogs.timeout)?;
+        let admission = controller.reconciler.admit(&controller.source.config)?;
+        controller.counters.reset(&admission.added)?;
+        controller.follow_endpoints()?;
+        controller.reconcile();
+        if controller.retry_at.is_some() && !controller.is_ready {
+            anyhow::bail!("the maps could not be written; see the log");
+        }
+        for interface in controller.source.config.interfaces.clone() {
+            controller.live.attach(&interface, controller.source.config.xdp_mode)?;
+        }
+        // First, as one that is no longer configured may still run another program.
+        controller.drop_other_interfaces()?;
+        controller.live.finish()?;
+        Ok(controller)
     }
 }
 
 /// The configured key, else the one in the maps, else a new one.
-pub(super) fn hash_key(config: &Config, maps: &KernelMaps, from: Origin) -> Result<HashKey> {
+fn hash_key(config: &Config, maps: &KernelMaps, from: Origin) -> Result<HashKey> {
     if let Some(key) = &config.hash_key {
         return Ok(derive_key(key));
     }
@@ -71,7 +173,7 @@ pub(super) fn hash_key(config: &Config, maps: &KernelMaps, from: Origin) -> Resu
 }
 
 /// How each endpoint stands before its first probe.
-pub(super) fn initial_health(
+fn initial_health(
     config: &Config,
     adopted: &adopt::Adopted,
     now: Instant,
@@ -101,34 +203,9 @@ pub(super) fn initial_health(
     health
 }
 
-/// Now, in seconds since the epoch.
-pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-impl From<probe::State> for state::Health {
-    fn from(state: probe::State) -> Self {
-        match state {
-            probe::State::Unknown => Self::Unknown,
-            probe::State::Up => Self::Up,
-            probe::State::Down => Self::Down,
-        }
-    }
-}
-
-impl From<state::Health> for probe::State {
-    fn from(health: state::Health) -> Self {
-        match health {
-            state::Health::Unknown => Self::Unknown,
-            state::Health::Up => Self::Up,
-            state::Health::Down => Self::Down,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Duration};
+    use std::path::Path;
 
     use lb_common::maps::Capacities;
 

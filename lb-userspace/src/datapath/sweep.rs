@@ -26,7 +26,7 @@ pub struct Holding {
     pub entries: u64,
     /// Answered INVITEs that no BYE has ended: calls.
     pub calls: u64,
-    /// INVITEs without a final answer that were heard of within the last [`RINGING`] epochs.
+    /// INVITEs without a final answer that were heard of within the last `RINGING` epochs.
     pub ringing: u64,
 }
 

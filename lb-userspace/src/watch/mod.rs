@@ -10,6 +10,7 @@
 //! slot; the last one takes the watching program off the interfaces.
 
 pub mod datagrams;
+mod ends;
 pub mod hub;
 pub mod sight;
 pub mod stream;
