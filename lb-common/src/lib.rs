@@ -31,3 +31,4 @@ pub mod stun;
 pub mod table;
 pub mod transition;
 pub mod verdict;
+pub mod watch;

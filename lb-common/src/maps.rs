@@ -11,6 +11,7 @@ use crate::{
     stats::{BindingStats, Load},
     table::{self, MemberOrder},
     verdict::Decision,
+    watch,
 };
 
 /// Settings that the whole program shares.
@@ -66,6 +67,9 @@ pub mod name {
     pub const DECISION: &str = "DECISION";
     pub const SLOW_PATH: &str = "SLOW_PATH";
     pub const DESK: &str = "DESK";
+    pub const WATCH: &str = "WATCH";
+    pub const WATCH_DESK: &str = "WATCH_DESK";
+    pub const WATCHED: &str = "WATCHED";
 
     /// Ring of aya-log: what the program itself has to say.
     pub const LOGS: &str = "AYA_LOGS";
@@ -108,6 +112,9 @@ pub mod name {
         DECISION,
         SLOW_PATH,
         DESK,
+        WATCH,
+        WATCH_DESK,
+        WATCHED,
         LOGS,
     ];
 }
@@ -305,6 +312,9 @@ pub const LAYOUT: u64 = {
         size_of::<Decision>(),
         size_of::<Record>(),
         size_of::<Desk>(),
+        size_of::<watch::Filters>(),
+        size_of::<watch::Seen>(),
+        size_of::<watch::Desk>(),
         crate::verdict::VERDICTS,
         crate::stats::EVENTS,
         name::ALL.len(),

@@ -13,6 +13,7 @@ use crate::{
     stats::BindingStats,
     table::MemberOrder,
     verdict::Decision,
+    watch,
 };
 
 macro_rules! pod {
@@ -43,6 +44,9 @@ pod!(
     Record,
     fragment::Key,
     fragment::Record,
+    watch::Desk,
+    watch::Filter,
+    watch::Seen,
 );
 
 /// The value that `bytes` begin with, and the rest; `None` if there are too few.

@@ -44,10 +44,6 @@ kinds! {
     NoBackend = "no-backend", 1_000;
     /// A fragment that cannot be sent on as it came.
     Fragment = "fragment", 8_000;
-    /// A packet that `capture` wants to see.
-    Capture = "capture", 20_000;
-    /// A decision that `trace` wants to see.
-    Trace = "trace", 20_000;
 }
 
 /// Kinds of packets.

@@ -75,7 +75,7 @@ fn choose(
     let dialogs = Dialogs::at(call.packet, call.hash, call.now)?;
     let found = &call.found;
     if !found.exists() {
-        let target = usable(chosen.or(packet, owner))?;
+        let mut target = usable(chosen.or(packet, owner))?;
         if Policy::of(packet, listener).is_loose(packet)
             || !is_worth_an_entry(call, chosen, target.endpoint.shared)
         {
@@ -84,15 +84,20 @@ fn choose(
         let state = transition::by_client(call.message(), 0, call.examined.in_dialog(), 0);
         let state = packet.forget_all(state);
         let elsewhere = u64::from(chosen.is_set(packet));
-        if target.endpoint.shared != 0 {
-            steer::insert(call.packet.context(), call.hash, target.id.into(), state);
-        } else {
+        let mut first = target.id;
+        if target.endpoint.shared == 0 && !chosen.is_set(packet) {
             dialogs.insert(target.id, state, elsewhere);
+        } else {
+            let state = state | elsewhere << 8;
+            first = steer::insert(packet.context(), call.hash, target.id.into(), state) as u16;
         }
         if chosen.is_set(packet) {
             dialogs.mark(target.binding.service);
         }
-        if Policy::of(packet, listener).counts(packet) {
+        if first != target.id {
+            // Another CPU met the dialog at the same time, and chose otherwise.
+            target = Target::of(first)?;
+        } else if Policy::of(packet, listener).counts(packet) {
             maps::add_load(target.id, 1);
         }
         return Ok((Verdict::NewDialog, target));

@@ -56,6 +56,14 @@ impl Found {
     }
 }
 
+/// The place of the entry that is missed least.
+#[derive(Clone, Copy)]
+pub struct Place {
+    way: u32,
+    least: u32,
+    held: u64,
+}
+
 /// The dialog table at one hash.
 #[derive(Clone, Copy)]
 pub struct Dialogs {
@@ -137,6 +145,39 @@ impl Dialogs {
     /// [`Self::update`].
     #[inline(always)]
     pub fn insert(&self, binding: u16, state: u64, elsewhere: u64) {
+        let (victim, least) = self.victim();
+        if self.has_room(least, state, elsewhere) {
+            self.line.store(victim, self.newcomer(binding, state, elsewhere).0);
+        }
+    }
+
+    /// The place for a newcomer, for [`Self::claim`].
+    #[inline(always)]
+    pub fn place(&self) -> Place {
+        let (way, least) = self.victim();
+        Place { way, least, held: self.packet.forget_all(self.line.load(way)) }
+    }
+
+    /// As [`Self::insert`], but false if another CPU has changed the place meanwhile: nothing is added
+    /// then. CPUs that add one dialog at the same time have the same place, so that one of them is the
+    /// first; whoever looks for a place later sees what that one wrote.
+    #[inline(always)]
+    pub fn claim(&self, place: Place, binding: u16, state: u64, elsewhere: u64) -> bool {
+        let Place { way, least, held } = place;
+        if dialog::reluctance(held, self.now.epoch, self.now.lifetime) != least {
+            return false;
+        }
+        let entry = self.newcomer(binding, state, elsewhere);
+        if least < dialog::limit(state, elsewhere) && !self.line.exchange(way, held, entry.0) {
+            return false;
+        }
+        self.has_room(least, state, elsewhere);
+        true
+    }
+
+    /// The way of the entry that is missed least, and its reluctance.
+    #[inline(always)]
+    fn victim(&self) -> (u32, u32) {
         let mut victim = 0;
         let mut least = self.packet.forget(NEVER);
         for way in 0..WAYS as u32 {
@@ -147,9 +188,15 @@ impl Dialogs {
                 victim = self.packet.forget(way);
             }
         }
+        (victim, least)
+    }
+
+    /// May an entry of the reluctance `least` be given up for a newcomer? Counts what becomes of both.
+    #[inline(always)]
+    fn has_room(&self, least: u32, state: u64, elsewhere: u64) -> bool {
         if least >= dialog::limit(state, elsewhere) {
             count::event(Event::DialogLineFull);
-            return;
+            return false;
         }
         if least >= dialog::CONFIRMED {
             count::event(Event::DialogEvictedConfirmed);
@@ -157,8 +204,12 @@ impl Dialogs {
             count::event(Event::DialogEvicted);
         }
         count::event(Event::DialogCreated);
-        let entry = Entry::with_bits(self.hash, binding, self.now.epoch, state, elsewhere);
-        self.line.store(victim, entry.0);
+        true
+    }
+
+    #[inline(always)]
+    fn newcomer(&self, binding: u16, state: u64, elsewhere: u64) -> Entry {
+        Entry::with_bits(self.hash, binding, self.now.epoch, state, elsewhere)
     }
 
     /// Marks the slot: an entry was stored whose endpoint is not the one that the slot would choose.

@@ -161,6 +161,7 @@ fn transmit(packet: Packet, datagram: &Datagram, hop: &NextHop) -> Result<Exit, 
     if hop.ifindex == ingress {
         return Ok(Exit::Tx);
     }
+    maps::record_egress(hop.ifindex);
     // SAFETY: only notes the interface for the action that is returned.
     unsafe { bpf_redirect(hop.ifindex, 0) };
     Ok(Exit::Redirect)

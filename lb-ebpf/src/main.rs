@@ -26,6 +26,7 @@ mod slow;
 mod steer;
 mod stray;
 mod stun;
+mod watch;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::verdict::{Decision, Exit};
@@ -39,11 +40,15 @@ use crate::{
 #[xdp]
 #[inline(always)]
 pub fn sip_lb(ctx: XdpContext) -> u32 {
+    let packet = Packet::new(&ctx);
     maps::record(|decision| *decision = Decision::default());
-    match pipeline::balance(Packet::new(&ctx)) {
+    watch::arrives(packet);
+    let action = match pipeline::balance(packet) {
         Answer::Decided(outcome) => action(&outcome),
         Answer::Counted(action) => action,
-    }
+    };
+    watch::leaves(packet);
+    action
 }
 
 /// Counts a packet and names the action.

@@ -23,6 +23,7 @@ use lb_common::{
     stats::{BindingStats, EVENTS as EVENT_COUNT, Load},
     table::{Choice, MEMBERS as MAX_MEMBERS, MemberOrder, Members, SLOTS, Table},
     verdict::{Decision, VERDICTS as VERDICT_COUNT, Verdict},
+    watch,
 };
 
 use crate::query::Query;
@@ -91,6 +92,12 @@ static DECISION: Array<Decision> = Array::with_max_entries(1, 0);
 static SLOW_PATH: PerfEventByteArray = PerfEventByteArray::new(0);
 #[map]
 static DESK: PerCpuArray<Desk> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static WATCH: Array<watch::Filters> = Array::with_max_entries(1, 0);
+#[map]
+static WATCH_DESK: PerCpuArray<watch::Desk> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static WATCHED: PerfEventByteArray = PerfEventByteArray::new(0);
 
 #[map]
 static MEMBER_ORDERS: Array<[MemberOrder; MAX_MEMBERS]> = Array::with_max_entries(1, 0);
@@ -124,6 +131,9 @@ mod constant {
     /// 1 = write each decision to DECISION and take the time from CLOCK.
     #[unsafe(no_mangle)]
     pub(super) static RECORD: u8 = 0;
+    /// 1 = show packets to those who watch.
+    #[unsafe(no_mangle)]
+    pub(super) static WATCH_ON: u8 = 0;
 }
 
 /// A constant as the loader set it, not as it was compiled.
@@ -171,6 +181,11 @@ pub fn dialog_mask() -> u32 {
 #[inline(always)]
 pub fn records() -> bool {
     constant(&constant::RECORD) != 0
+}
+
+#[inline(always)]
+pub fn watches() -> bool {
+    constant(&constant::WATCH_ON) != 0
 }
 
 /// A record that the controller writes. Readers may see one half-written record for an instant;
@@ -383,6 +398,24 @@ impl Line {
         // SAFETY: as in `load`.
         unsafe { (&raw mut (*self.0)[way as usize & (dialog::WAYS - 1)]).write_volatile(entry) };
     }
+
+    /// Replaces the entry in `way` if it is still `held`; else another CPU was first, and false.
+    #[inline(always)]
+    pub fn exchange(self, way: u32, held: u64, entry: u64) -> bool {
+        let found: u64;
+        // SAFETY: as in `load`; the cell is an aligned word. (See `add_load` for why not an atomic.)
+        unsafe {
+            let cell = &raw mut (*self.0)[way as usize & (dialog::WAYS - 1)];
+            asm!(
+                "r0 = cmpxchg_64({cell} + 0, r0, {entry})",
+                cell = in(reg) cell,
+                entry = in(reg) entry,
+                inout("r0") held => found,
+                options(nostack, preserves_flags)
+            );
+        }
+        found == held
+    }
 }
 
 /// The record of a datagram in fragments.
@@ -476,13 +509,63 @@ pub fn output(ctx: *mut xdp_md, record: &Record, len: u32) -> bool {
     result == 0
 }
 
-/// Notes something about the decision for `replay`; nothing is left of it in a live program.
+/// What those who watch want to see, by slot.
 #[inline(always)]
-pub fn record(note: impl FnOnce(&mut Decision)) {
+pub fn watch_filters() -> Option<&'static watch::Filters> {
+    WATCH.get(0)
+}
+
+/// This CPU's own place for the packet that is watched.
+#[inline(always)]
+pub fn watch_desk() -> Option<&'static mut watch::Desk> {
+    let desk = WATCH_DESK.get_ptr_mut(0)?;
+    // SAFETY: as in `desk`.
+    Some(unsafe { &mut *desk })
+}
+
+/// Hands over what was seen, `head` bytes of the frame as it came in, and `len` of it as it is now;
+/// false if there is no room, or nobody to take it.
+#[inline(always)]
+pub fn show(ctx: *mut xdp_md, desk: &watch::Desk, head: u32, len: u32) -> bool {
+    let head = if head > watch::HEAD as u32 { watch::HEAD as u32 } else { head };
+    let flags = u64::from(len) << 32 | BPF_F_CURRENT_CPU;
+    // SAFETY: context and map are valid, record and head lie beside each other and are as long as is
+    // said; the kernel checks that the packet has so many bytes.
+    let result = unsafe {
+        bpf_perf_event_output(
+            ctx.cast(),
+            (&raw const WATCHED).cast_mut().cast(),
+            flags,
+            (&raw const *desk).cast_mut().cast(),
+            size_of::<watch::Seen>() as u64 + u64::from(head),
+        )
+    };
+    result == 0
+}
+
+/// Notes something about the decision for `replay` and for those who watch; nothing is left of it in
+/// the program that is live otherwise.
+#[inline(always)]
+pub fn record(note: impl Fn(&mut Decision)) {
     if records()
         && let Some(cell) = DECISION.get_ptr_mut(0)
     {
         // SAFETY: the one value of the map, which only one test run at a time writes.
         note(unsafe { &mut *cell });
+    }
+    if watches()
+        && let Some(desk) = watch_desk()
+    {
+        note(&mut desk.seen.decision);
+    }
+}
+
+/// Notes for those who watch which interface the packet leaves by.
+#[inline(always)]
+pub fn record_egress(ifindex: u32) {
+    if watches()
+        && let Some(desk) = watch_desk()
+    {
+        desk.seen.egress = ifindex;
     }
 }

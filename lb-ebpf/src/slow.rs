@@ -5,8 +5,7 @@
 //! ```
 //!
 //! Whoever gives a packet up this way calls [`note`] and [`give`] and returns the verdict that
-//! comes back. A copy of a packet that goes its way (capture, trace) is handed over alike, and the
-//! verdict ignored.
+//! comes back.
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_ns};
 use lb_common::{

@@ -128,7 +128,8 @@ fn find_elsewhere(packet: Packet, hash: u64, listener: u16, is_bye: u32) -> Resu
     Ok(0)
 }
 
-/// Adds the entry of a new dialog; bit 8 of `state` says that the slot names another endpoint.
+/// Adds the entry of a new dialog; bit 8 of `state` says that the slot names another endpoint. Returns
+/// the binding of the dialog's entry: another one if another CPU was first, and chose another backend.
 ///
 /// If another service knows the same Call-ID at the same backend, unconfirmed, its entry is taken:
 /// who tries the next VIP is answered from there.
@@ -136,26 +137,36 @@ fn find_elsewhere(packet: Packet, hash: u64, listener: u16, is_bye: u32) -> Resu
 #[inline(never)]
 pub extern "C" fn insert(ctx: *mut xdp_md, hash: u64, binding: u32, state: u64) -> u32 {
     // Without maps, which cannot be, there is nothing to write to.
-    let _ = try_insert(Packet::of(ctx), hash, binding as u16, state);
-    0
+    try_insert(Packet::of(ctx), hash, binding as u16, state).map_or(binding, u32::from)
 }
 
 #[inline(always)]
-fn try_insert(packet: Packet, hash: u64, id: u16, state: u64) -> Result<(), Verdict> {
+fn try_insert(packet: Packet, hash: u64, id: u16, state: u64) -> Result<u16, Verdict> {
+    /// Who is late finds the entry of who was first at the second look, unless others crowd in.
+    const LOOKS: u32 = 3;
     let (state, elsewhere) = (state & 7, state >> 8 & 1);
-    let endpoint = maps::binding(id)?.endpoint;
+    let own = maps::binding(id)?;
     let dialogs = Dialogs::at(packet, hash, clock::now()?)?;
-    for way in 0..WAYS as u32 {
-        if let Some(entry) = dialogs.entry(way)
-            && !entry.is_confirmed()
-            && maps::binding(entry.binding())?.endpoint == endpoint
-        {
-            dialogs.update(way, entry, id, state, elsewhere);
-            return Ok(());
+    for _ in 0..LOOKS {
+        // Before the look: then either that finds who was first, or the place is taken.
+        let place = dialogs.place();
+        for way in 0..WAYS as u32 {
+            let Some(entry) = dialogs.entry(way) else { continue };
+            let known = maps::binding(entry.binding())?;
+            if known.service == own.service {
+                return Ok(entry.binding());
+            }
+            if !entry.is_confirmed() && known.endpoint == own.endpoint {
+                dialogs.update(way, entry, id, state, elsewhere);
+                return Ok(id);
+            }
+        }
+        if dialogs.claim(place, id, state, elsewhere) {
+            return Ok(id);
         }
     }
     dialogs.insert(id, state, elsewhere);
-    Ok(())
+    Ok(id)
 }
 
 /// 1 if the first service of either endpoint has endpoint `a` too. Asked both ways, it is exact but for

@@ -12,9 +12,11 @@ use crate::{
         counters::{EventCounts, VerdictCounts},
         live::RunTime,
         sweep::{Census, Cleared},
+        watch::Loaded,
     },
     slow::Fate,
     status::Status,
+    watch::{Wanted, stream::Join},
 };
 
 /// A request from the admin socket or the HTTP server.
@@ -26,6 +28,10 @@ pub enum Request {
     Reload(oneshot::Sender<Result<String, String>>),
     /// Drain a backend or take that back; `Err` says why not.
     Wish(Wish, oneshot::Sender<Result<String, String>>),
+    /// Show packets; with the program that does so, if it had to be loaded first.
+    Watch(Wanted, Option<Loaded>, oneshot::Sender<Join>),
+    /// Show no more to this slot; the answer is how many packets were lost that it wanted.
+    Unwatch(usize, oneshot::Sender<u64>),
     /// How many calls the backend of this service and name still has.
     Remaining(String, String, oneshot::Sender<Result<Remaining, String>>),
 }

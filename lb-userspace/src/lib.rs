@@ -18,3 +18,4 @@ pub mod shutdown;
 pub mod slow;
 pub mod state;
 pub mod status;
+pub mod watch;

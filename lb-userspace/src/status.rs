@@ -18,6 +18,9 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Backends that are no longer configured and still have dialogs.
     pub retired: Vec<RetiredStatus>,
+    /// How many watch packets by `capture` or `trace`.
+    #[serde(default)]
+    pub watchers: usize,
     /// What could not be done, each with its remedy.
     pub notices: Vec<String>,
 }

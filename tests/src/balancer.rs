@@ -37,6 +37,8 @@ pub struct Backend {
     pub address: SocketAddr,
     pub priority: u16,
     pub weight: u16,
+    /// More keys, such as `, aliases: [gw1.example.net]`.
+    pub more: String,
 }
 
 /// A configuration with one service; [`Settings::yaml`] is what a user would write.
@@ -73,6 +75,7 @@ impl Settings {
             address: site.backend_address(n),
             priority: 10,
             weight: 1,
+            more: String::new(),
         };
         Self {
             interfaces: site.interfaces.clone(),
@@ -86,6 +89,13 @@ impl Settings {
             policy: String::new(),
             backends: (0..).zip(&site.backends).map(|(n, _host)| backend(n)).collect(),
             services: String::new(),
+        }
+    }
+
+    /// No backend is probed, each counts as up: for peers that answer no probe, or start later.
+    pub fn unprobed(&mut self) {
+        for backend in &mut self.backends {
+            backend.more.push_str(", health: off");
         }
     }
 
@@ -117,12 +127,12 @@ impl Settings {
             self.listen,
             self.policy,
         );
-        for Backend { name, address, priority, weight } in &self.backends {
+        for Backend { name, address, priority, weight, more } in &self.backends {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
                 "      - {{ name: {name}, address: \"{address}\", priority: {priority}, \
-                 weight: {weight} }}"
+                 weight: {weight}{more} }}"
             );
         }
         text.push_str(&self.services);

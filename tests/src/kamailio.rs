@@ -5,13 +5,14 @@ use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    lab::Host,
+    lab::{Host, Site},
     process::Process,
     sipp::{Served, Uas},
     socket::wait_for_udp,
 };
 
 const CONFIG: &str = include_str!("../fixtures/kamailio/proxy.cfg");
+const BORDER: &str = include_str!("../fixtures/kamailio/b2bua.cfg");
 /// The server's port on the same address.
 const SERVER_PORT: u16 = 5080;
 /// Kamailio opens its sockets well within this.
@@ -86,6 +87,21 @@ impl Kamailio {
         self.process.kill()?;
         self.server.finish()
     }
+}
+
+/// A border element on each backend of a site, which relays calls to `callee` under a Call-ID of its own.
+///
+/// # Errors
+/// If one does not start; with the end of its log.
+pub fn borders(site: &Site, callee: SocketAddr) -> Result<Vec<Process>> {
+    let border = |(n, host): (u8, &Host)| {
+        let config = BORDER
+            .replace("@VIP@", &site.vip(0).to_string())
+            .replace("@CALLEE@", &callee.to_string())
+            .replace("@KEY@", &format!("key of border {n}"));
+        Kamailio::alone(host, site.lab.directory(), site.backend_address(n), &config)
+    };
+    (0..).zip(&site.backends).map(border).collect()
 }
 
 /// Starts `command`, a Kamailio, by the configuration `text` with `@LISTEN@` replaced.

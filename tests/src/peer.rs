@@ -39,8 +39,24 @@ impl Peer {
         local: SocketAddr,
         hold: Duration,
     ) -> Result<Self> {
+        Self::serve_with(host, directory, scenario, local, hold, &[])
+    }
+
+    /// As [`Self::serve`], with `words` for SIPp's command line, such as `-key name value`.
+    ///
+    /// # Errors
+    /// If SIPp does not start; with the end of its log.
+    pub fn serve_with(
+        host: &Host,
+        directory: &Path,
+        scenario: &str,
+        local: SocketAddr,
+        hold: Duration,
+        words: &[&str],
+    ) -> Result<Self> {
         // -nd: nothing unexpected is answered by more than the scenario says.
-        let options = ["-nd".to_owned(), "-d".to_owned(), hold.as_millis().to_string()];
+        let mut options = vec!["-nd".to_owned(), "-d".to_owned(), hold.as_millis().to_string()];
+        options.extend(words.iter().map(|word| (*word).to_owned()));
         Self::launch(host, directory, scenario, local, &options)
     }
 
@@ -59,6 +75,24 @@ impl Peer {
         (count, rate): (u64, u32),
         hold: Duration,
     ) -> Result<Self> {
+        let pace = (count, rate, hold);
+        Self::play_with(host, directory, scenario, local, remote, pace, &[])
+    }
+
+    /// As [`Self::play`], with `words` for SIPp's command line, such as `-key name value`.
+    ///
+    /// # Errors
+    /// If SIPp does not start; with the end of its log.
+    #[allow(clippy::too_many_arguments, reason = "each is a word of the command line")]
+    pub fn play_with(
+        host: &Host,
+        directory: &Path,
+        scenario: &str,
+        local: SocketAddr,
+        remote: SocketAddr,
+        (count, rate, hold): (u64, u32, Duration),
+        words: &[&str],
+    ) -> Result<Self> {
         /// A call that waits for longer has failed.
         const PATIENCE: Duration = Duration::from_secs(40);
         let options: Vec<String> = [
@@ -71,6 +105,7 @@ impl Peer {
         ]
         .into_iter()
         .flat_map(|(name, value)| [name.to_owned(), value])
+        .chain(words.iter().map(|word| (*word).to_owned()))
         // INFO inside a call is answered whenever it comes.
         .chain(["-aa".to_owned(), remote.to_string()])
         .collect();

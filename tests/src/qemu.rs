@@ -27,6 +27,8 @@ const VERSION: &str = "6.1.";
 /// How long boot and command may take together. A boot takes about 3 s.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
+const QEMU: &str = "qemu-system-x86_64";
+
 /// What stands between the command's output and its exit status on the second serial line.
 const END: &str = "\n--- sip-lb guest ended with ";
 
@@ -76,7 +78,7 @@ pub fn run_in_kernel(files: &[(PathBuf, &str)], command: &str) -> Result<Output>
     let size = fs::metadata(&archive)?.len() >> 20;
     let serial = |name: &str| format!("file:{}", dir.0.join(name).display());
     let mut qemu = Guest(
-        Command::new("qemu-system-x86_64")
+        Command::new(qemu_program())
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
             .args(["-display", "none", "-nodefaults", "-no-reboot"])
             // The archive, what it unpacks to, and room to work.
@@ -91,7 +93,7 @@ pub fn run_in_kernel(files: &[(PathBuf, &str)], command: &str) -> Result<Output>
             .stdout(Stdio::null())
             .stderr(fs::File::create(dir.0.join("qemu"))?)
             .spawn()
-            .context("qemu-system-x86_64 does not start: install qemu-system-x86")?,
+            .context("qemu-system-x86_64 does not start: `cargo xtask test` installs it")?,
     );
     let ended = qemu.wait(TIMEOUT)?;
 
@@ -109,6 +111,12 @@ pub fn run_in_kernel(files: &[(PathBuf, &str)], command: &str) -> Result<Output>
     };
     let status = status.trim().parse().with_context(|| format!("exit status `{status}`"))?;
     Ok(Output { status, stdout: stdout.to_owned(), console })
+}
+
+/// The system's QEMU; where there is none, the one that `cargo xtask test` has unpacked.
+fn qemu_program() -> PathBuf {
+    let unpacked = target_dir().join("tools/bin").join(QEMU);
+    if unpacked.exists() { unpacked } else { PathBuf::from(QEMU) }
 }
 
 /// The archive that the guest's kernel unpacks as its root.

@@ -153,6 +153,8 @@ pub struct Calls {
     pub patience: Option<Duration>,
     /// Name of the scenario in `fixtures/sipp/`.
     pub scenario: &'static str,
+    /// Form of the Call-IDs, `%u` is the number of the call; `None` = SIPp's own, all different.
+    pub call_ids: Option<&'static str>,
 }
 
 impl Default for Calls {
@@ -165,6 +167,7 @@ impl Default for Calls {
             retransmissions: 6,
             patience: Some(Duration::from_secs(40)),
             scenario: "uac",
+            call_ids: None,
         }
     }
 }
@@ -249,6 +252,9 @@ impl Uac {
         }
         if let Some(patience) = calls.patience {
             options.extend(["-recv_timeout".to_owned(), patience.as_millis().to_string()]);
+        }
+        if let Some(form) = calls.call_ids {
+            options.extend(["-cid_str".to_owned(), form.to_owned()]);
         }
         options.extend(["-trace_rtt".to_owned(), remote.to_string()]);
         let process = start(host, &files, lasting, calls.scenario, local, &options)?;

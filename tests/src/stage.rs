@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     balancer::{Balancer, Settings},
     lab::{Plan, Site},
+    peer::Peer,
     process::wait_for,
     sipp::{Calls, Uac, Uas},
     tap::{Heard, Tap},
@@ -69,6 +71,43 @@ impl Stage {
         let local = SocketAddr::new(self.site.caller_address(0).ip(), port);
         let (host, directory) = (&self.site.callers[0], self.site.lab.directory());
         Uac::start(host, directory, local, self.settings.listen, calls)
+    }
+
+    /// Plays a scenario `count` times, `rate` a second, with pauses of `hold`, from another port of the
+    /// first caller against the service. The n-th call has the injected fields `line(n)`;
+    /// [`Self::places_of`] tells where it went.
+    ///
+    /// # Errors
+    /// If SIPp does not start.
+    pub fn play<const N: usize>(
+        &self,
+        scenario: &str,
+        port: u16,
+        (count, rate, hold): (u64, u32, Duration),
+        line: impl Fn(u64) -> [String; N],
+    ) -> Result<Peer> {
+        let directory = self.site.lab.directory();
+        let lines: Vec<_> = (0..count).map(|n| line(n).join(";")).collect();
+        let file = directory.join(format!("lines-{port}.csv"));
+        fs::write(&file, format!("SEQUENTIAL\n{}\n", lines.join("\n")))?;
+        let file = file.to_str().context("a path that is text")?;
+        let words = ["-inf", file, "-cid_str", &format!("%u-{port}@lines")];
+        let local = SocketAddr::new(self.site.caller_address(0).ip(), port);
+        let (host, vip) = (&self.site.callers[0], self.settings.listen);
+        Peer::play_with(host, directory, scenario, local, vip, (count, rate, hold), &words)
+    }
+
+    /// The backends where messages of each call of [`Self::play`] from `port` have arrived.
+    #[must_use]
+    pub fn places_of(&self, port: u16) -> BTreeMap<u64, BTreeSet<usize>> {
+        let end = format!("-{port}@lines");
+        let places = self.settled().places().into_iter();
+        let calls = places.filter_map(|(id, at)| {
+            // SIPp counts from 1.
+            let number: u64 = id.strip_suffix(&end)?.parse().ok()?;
+            Some((number - 1, at))
+        });
+        calls.collect()
     }
 
     /// Starts a server anew, once the old one is gone.

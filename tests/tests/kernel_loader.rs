@@ -6,9 +6,16 @@ mod world;
 
 use std::{path::PathBuf, process::Command};
 
-use lb_common::{maps::Capacities, service::Listener, table, verdict::Verdict};
+use lb_common::{
+    maps::Capacities,
+    service::Listener,
+    table,
+    verdict::Verdict,
+    watch::{Filter, Filters, wants},
+};
 use lb_tests::{
     message::{Message, Method},
+    packet::Packet,
     qemu::{network_modules, run_in_kernel},
 };
 use lb_userspace::{
@@ -19,7 +26,7 @@ use lb_userspace::{
         detach::{Force, detach},
         interfaces::{self, Mode},
         live::{self, Origin},
-        load::Record,
+        load::{Record, Watch},
         private::Private,
         testrun::{self, Action},
     },
@@ -38,8 +45,9 @@ const MODULES: [&str; 1] = ["veth"];
 const IN_GUEST: &str = "SIP_LB_IN_GUEST";
 
 /// What the guest runs, by name.
-const CASES: [(&str, fn()); 4] = [
+const CASES: [(&str, fn()); 5] = [
     ("private", loads_and_runs_frames),
+    ("watched", shows_packets_while_somebody_watches),
     ("forwards", forwards_a_call_in_both_directions),
     ("pinned", is_pinned_attached_adopted_and_migrated),
     ("foreign", leaves_foreign_programs_and_forgets_vanished_interfaces),
@@ -91,6 +99,36 @@ fn forwards_a_call_in_both_directions() {
     let run = world.client_sends(client(10), vip(), &bye);
     assert_eq!((run.verdict, run.destination()), (Verdict::Dialog, backend));
     println!("forwards: {} verified instructions", world.program.stats.verified.unwrap_or(0));
+}
+
+/// The other build of the program, in place of the live one, and back.
+fn shows_packets_while_somebody_watches() {
+    add_veth();
+    let pins = Pins::new();
+    let mut opened = live::open(pins.path(), &LIMITS).unwrap();
+    opened.live.attach("v0", XdpMode::Native).unwrap();
+    let id = opened.live.program_id();
+    let loaded = opened.live.plan_watch(LIMITS).load().unwrap();
+    let rings = opened.live.watch(loaded).unwrap();
+    assert!(!rings.is_empty() && opened.live.is_watching());
+    assert_eq!(programs("v0"), [(Mode::Native, opened.live.program_id())]);
+    assert_ne!(opened.live.program_id(), id);
+    opened.live.unwatch().unwrap();
+    assert_eq!(programs("v0"), [(Mode::Native, id)]);
+    ip("link del v0");
+
+    let mut world = World::load_as(ONE_SERVICE, Record::Off, Watch::On);
+    let verified = world.program.stats.verified.unwrap_or(0);
+    println!("watching: {verified} verified instructions");
+    let all = Filter { wants: wants::PACKETS, ..Filter::default() };
+    let mut filters = Filters::default();
+    filters[0] = all;
+    world.program.watch.set(&filters).unwrap();
+    let frame = Packet::udp(client(10), vip(), Message::invite("w@kernel").build()).build();
+    let run = world.run_bytes(&frame);
+    let mut shown = Vec::new();
+    world.program.drain_watched(|sample| shown.push((sample.came, sample.left)));
+    assert_eq!(shown, [(frame, run.bytes)]);
 }
 
 fn run(program: &str, arguments: &[&str]) -> String {

@@ -14,12 +14,12 @@ use std::{
 
 use lb_tests::{
     balancer::{Balancer, Settings},
-    kamailio::Kamailio,
+    kamailio::{self, Kamailio},
     lab::{Host, Plan, Site},
     message::{Message, Method},
     net::Family,
     peer::{Peer, Tally},
-    process::{Process, wait_for},
+    process::wait_for,
     sipp::{Calls, Uac, Uas},
     stage::metric,
     tap::{Heard, Tap},
@@ -29,8 +29,6 @@ const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(15);
 /// Between the set-up of a call and what follows.
 const HOLD: Duration = Duration::from_millis(100);
-/// Peers of SIPp that only call do not answer probes.
-const RARE_PROBES: &str = "interval: 120s, timeout: 60s";
 
 /// All of `count` ended well.
 fn well(count: u64) -> Tally {
@@ -63,26 +61,13 @@ fn callee_of(site: &Site) -> SocketAddr {
     site.caller_address(1)
 }
 
-/// A border element on each backend, which relays calls to the callee under a Call-ID of its own.
-fn borders(site: &Site) -> Vec<Process> {
-    let border = |(n, host): (u8, &Host)| {
-        let config = include_str!("../fixtures/kamailio/b2bua.cfg")
-            .replace("@VIP@", &site.vip(0).to_string())
-            .replace("@CALLEE@", &callee_of(site).to_string())
-            .replace("@KEY@", &format!("key of border {n}"));
-        Kamailio::alone(host, site.lab.directory(), site.backend_address(n), &config)
-            .expect("Kamailio")
-    };
-    (0..).zip(&site.backends).map(border).collect()
-}
-
 /// Calls through border elements that invent the second leg; the callee offers anew, notifies and
 /// hangs up.
 fn invented_legs(family: Family) {
     const CALLS: u64 = 60;
     let site = Plan { family, callers: 2, backends: 3, ..Plan::default() }.build().expect("a lab");
     let directory = site.lab.directory();
-    let _borders = borders(&site);
+    let _borders = kamailio::borders(&site, callee_of(&site)).expect("border elements");
     let wires = taps(&site.backends);
     let balancer = Balancer::start(&site, &Settings::of(&site)).expect("sip-lb");
     let callee =
@@ -134,7 +119,7 @@ fn begun_by_servers(family: Family) {
     let directory = site.lab.directory();
     let wires = taps(&site.backends);
     let mut settings = Settings::of(&site);
-    settings.health = RARE_PROBES.to_owned();
+    settings.unprobed();
     let balancer = Balancer::start(&site, &settings).expect("sip-lb");
     let address = site.caller_address(0);
     let _phones = Peer::serve(&site.callers[0], directory, "phone", address, HOLD).unwrap();
@@ -315,10 +300,11 @@ fn a_flood_of_ten_times_the_dialog_table_moves_no_call() {
     const FLOOD: usize = 10 * 2 * MAX;
     let site = Plan { callers: 2, backends: 3, ..Plan::default() }.build().expect("a lab");
     let directory = site.lab.directory();
-    let _borders = borders(&site);
+    let _borders = kamailio::borders(&site, callee_of(&site)).expect("border elements");
     let wires = taps(&site.backends);
     let mut settings = Settings::of(&site);
-    settings.health = RARE_PROBES.to_owned();
+    // A flood that takes its time is no failure.
+    settings.unprobed();
     settings.more = format!("dialogs: {{ max: {MAX} }}\n");
     let balancer = Balancer::start(&site, &settings).expect("sip-lb");
     let hold = Duration::from_secs(20);

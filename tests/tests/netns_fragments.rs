@@ -107,15 +107,20 @@ fn hear(
     }
 }
 
+/// One backend, which is not probed, behind sip-lb.
+fn quiet(family: Family) -> (Site, Balancer) {
+    let site = Plan { family, backends: 1, ..Plan::default() }.build().expect("a laboratory");
+    let mut settings = Settings::of(&site);
+    settings.unprobed();
+    let balancer = Balancer::start(&site, &settings).expect("sip-lb starts");
+    (site, balancer)
+}
+
 /// The kernel of the receiver puts together what left the edge host.
 #[test]
 fn fragments_in_any_order_reach_the_receiver_as_one_message() {
     for family in FAMILIES {
-        let site = Plan { family, backends: 1, ..Plan::default() }.build().expect("a laboratory");
-        let mut settings = Settings::of(&site);
-        // Nobody answers probes here.
-        settings.health = "interval: 120s, timeout: 60s".to_owned();
-        let balancer = Balancer::start(&site, &settings).expect("sip-lb starts");
+        let (site, balancer) = quiet(family);
         let (caller, backend) = (&site.callers[0], &site.backends[0]);
         let (client, server) = (site.caller_address(0), site.backend_address(0));
         let (at_client, at_server) = (socket(caller, client), socket(backend, server));
@@ -152,5 +157,61 @@ fn fragments_in_any_order_reach_the_receiver_as_one_message() {
         send(caller, &lone.fragments(1440), &[1], Duration::ZERO);
         std::thread::sleep(Duration::from_millis(1500));
         assert!((taken("expired") - 1.0).abs() < f64::EPSILON, "{}", balancer.tail());
+    }
+}
+
+#[test]
+fn messages_of_two_to_five_fragments_arrive_whole_and_overlaps_do_not_spoil_ipv4() {
+    for family in FAMILIES {
+        let (site, balancer) = quiet(family);
+        let (caller, backend) = (&site.callers[0], &site.backends[0]);
+        let (client, server) = (site.caller_address(0), site.backend_address(0));
+        let (at_client, at_server) = (socket(caller, client), socket(backend, server));
+        let mut bytes = vec![0; 8192];
+        let mut id = 100;
+        for (size, cut, pieces) in
+            [(2400, 1440, 2), (3500, 1440, 3), (3500, 880, 4), (3500, 704, 5)]
+        {
+            let forth: Vec<_> = (0..pieces).collect();
+            let back: Vec<_> = (0..pieces).rev().collect();
+            for order in [forth, back] {
+                id += 1;
+                let call_id = format!("{id}@pieces");
+                for (host, from, to, message) in [
+                    (caller, client, site.vip(0), Message::invite(&call_id)),
+                    (backend, server, client, Message::response(200, Method::Invite, &call_id)),
+                ] {
+                    let message = message.size(size).build();
+                    let frames =
+                        Packet { id, ..Packet::udp(from, to, message.clone()) }.fragments(cut);
+                    assert_eq!(frames.len(), pieces);
+                    send(host, &frames, &order, Duration::ZERO);
+                    let (receiver, source) =
+                        if to == client { (&at_client, site.vip(0)) } else { (&at_server, client) };
+                    let (len, heard_from) = hear(receiver, &mut bytes, &order, &balancer);
+                    assert!(bytes[..len] == message, "{order:?}");
+                    assert_eq!(heard_from, source);
+                }
+            }
+        }
+
+        // A piece of another cut in between: it reaches into the one before it.
+        let invite = Message::invite("overlap@pieces").size(3500).build();
+        let packet = Packet { id: 999, ..Packet::udp(client, site.vip(0), invite.clone()) };
+        let frames = [packet.fragments(1440), packet.fragments(1432)].concat();
+        send(caller, &frames, &[0, 4, 1, 2], Duration::ZERO);
+        let last = Message::invite("last@pieces").build();
+        send(
+            caller,
+            &[Packet::udp(client, site.vip(0), last.clone()).build()],
+            &[0],
+            Duration::ZERO,
+        );
+        let heard = hear(&at_server, &mut bytes, &[0, 4, 1, 2], &balancer).0;
+        let dropped = metric(&site, "sip_lb_dropped_packets_total{reason=\"fragment-overlap\"}");
+        // An overlap ends an IPv6 datagram (RFC 5722).
+        let (arrives, drops) = if family == Family::V4 { (invite, 1.0) } else { (last, 3.0) };
+        assert!(bytes[..heard] == arrives, "{family:?}");
+        assert!((dropped.unwrap() - drops).abs() < 0.5, "{family:?}");
     }
 }

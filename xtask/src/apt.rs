@@ -36,16 +36,21 @@ impl Apt {
         Ok(Self(()))
     }
 
-    /// Installs the packages; services that come with them are neither started nor enabled.
-    pub(crate) fn install(&self, packages: &[&str]) -> Result<()> {
+    /// Brings the package lists up to date, once.
+    pub(crate) fn update(&self) {
         static UPDATED: OnceLock<()> = OnceLock::new();
-        println!("installing Debian packages: {}", packages.join(" "));
         if UPDATED.set(()).is_ok() {
             // An unreachable third-party source is no reason to stop: the install says what it lacks.
             if let Err(why) = exec::run(Command::new("apt-get").args(["update", "-q"])) {
                 println!("{why}; going on with the package lists as they are");
             }
         }
+    }
+
+    /// Installs the packages; services that come with them are neither started nor enabled.
+    pub(crate) fn install(&self, packages: &[&str]) -> Result<()> {
+        println!("installing Debian packages: {}", packages.join(" "));
+        self.update();
         let before = enabled();
         let _policy = NoDaemons::set()?;
         exec::run(

@@ -8,6 +8,7 @@ use crate::{
     apt::Apt,
     exec,
     toolchain::{self, LINKER_VERSION, LLVM, SYSTEM_NAME, SYSTEM_PREFIX},
+    unpack,
 };
 
 /// Debian's compiler with its own source.
@@ -20,15 +21,18 @@ const PEERS: [(&str, &str); 13] = [
     ("kamailio", "kamailio"),
     ("turnutils_stunclient", "coturn"),
     ("tshark", "tshark"),
+    ("sngrep", "sngrep"),
     ("promtool", "prometheus"),
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
 ];
+
+/// The command that runs the old kernel, and its package.
+const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
 /// Compiler and linker of the BPF target; afterwards a plain `cargo build` works as well.
 pub(crate) fn ensure_build() -> Result<()> {
@@ -43,13 +47,29 @@ pub(crate) fn ensure_peers() -> Result<()> {
     let missing: Vec<_> = PEERS.iter().filter(|(command, _)| !exec::have(command)).collect();
     if missing.is_empty() {
         println!("all {} are there", PEERS.len());
+    } else {
+        let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+        Apt::open(&packages)?.install(&packages)?;
+        if let Some((command, package)) = missing.iter().find(|(command, _)| !exec::have(command)) {
+            bail!("{package} is installed, yet there is no `{command}`");
+        }
+    }
+    ensure_qemu()
+}
+
+/// QEMU, installed; where that would remove another package, unpacked below `target/`.
+fn ensure_qemu() -> Result<()> {
+    let (command, package) = QEMU;
+    if exec::have(command) || unpack::path_of(command).exists() {
+        println!("{command} is there");
         return Ok(());
     }
-    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-    Apt::open(&packages)?.install(&packages)?;
-    match missing.iter().find(|(command, _)| !exec::have(command)) {
-        None => Ok(()),
-        Some((command, package)) => bail!("{package} is installed, yet there is no `{command}`"),
+    let apt = Apt::open(&[package])?;
+    apt.update();
+    if unpack::removes_nothing(package) {
+        apt.install(&[package])
+    } else {
+        unpack::qemu(command, package)
     }
 }
 

@@ -10,6 +10,7 @@ mod deps;
 mod exec;
 mod test;
 mod toolchain;
+mod unpack;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use crate::{
     event::{Remaining, Request, Wish},
     status::Status,
+    watch::{self, Wanted},
 };
 
 /// Longest request in bytes.
@@ -45,6 +46,8 @@ pub enum Command {
         service: String,
         backend: String,
     },
+    /// Show packets until the other side ends; see [`crate::watch::Said`] for what is answered.
+    Watch(Wanted),
 }
 
 /// What it is told.
@@ -109,8 +112,13 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
 async fn converse(mut stream: UnixStream, requests: &mpsc::Sender<Request>) -> Result<()> {
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    AsyncReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
+    let mut limited = AsyncReader::new(read.take(MAX_REQUEST));
+    limited.read_line(&mut line).await?;
+    let read = limited.into_inner().into_inner();
     let answer = match serde_json::from_str(&line) {
+        Ok(Command::Watch(wanted)) => {
+            return watch::stream::serve(read, write, wanted, requests).await;
+        }
         Ok(command) => execute(command, requests).await?,
         Err(cause) => Answer::Refused(format!("not a request: {cause}")),
     };
@@ -122,6 +130,7 @@ async fn converse(mut stream: UnixStream, requests: &mpsc::Sender<Request>) -> R
 
 async fn execute(command: Command, requests: &mpsc::Sender<Request>) -> Result<Answer> {
     Ok(match command {
+        Command::Watch(_) => Answer::Refused("is answered elsewhere".to_owned()),
         Command::Status => {
             let (reply, answer) = oneshot::channel();
             requests.send(Request::Snapshot(reply)).await?;
@@ -180,4 +189,19 @@ pub fn ask(path: &Path, command: &Command) -> Result<Option<Answer>> {
     let answer = serde_json::from_str(&line)
         .with_context(|| format!("{} speaks another language", path.display()))?;
     Ok(Some(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_watched_stands_in_the_request() {
+        let text = r#"{"command":"watch","call_id":"abc","service":null,"packets":true}"#;
+        let wanted = Wanted { call_id: Some("abc".to_owned()), service: None, packets: true };
+        assert_eq!(serde_json::to_string(&Command::Watch(wanted.clone())).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Command>(text).unwrap(), Command::Watch(wanted));
+        let unknown = r#"{"command":"watch","packets":true,"user":"abc"}"#;
+        assert!(serde_json::from_str::<Command>(unknown).is_err());
+    }
 }

@@ -8,6 +8,7 @@ pub mod replay;
 pub mod route;
 mod run;
 mod status;
+mod watch;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -57,6 +58,8 @@ enum Task {
     Undrain(drain::UndrainArgs),
     Route(route::RouteArgs),
     Replay(replay::ReplayArgs),
+    Capture(watch::CaptureArgs),
+    Trace(watch::TraceArgs),
     /// Take the program off every interface and remove every pin.
     Detach(detach::DetachArgs),
     /// Print the JSON Schema of the configuration.
@@ -110,6 +113,8 @@ impl Cli {
             Task::Undrain(args) => drain::undrain(&args),
             Task::Route(args) => route::run(&args),
             Task::Replay(args) => replay::run(&args),
+            Task::Capture(args) => watch::capture(&args),
+            Task::Trace(args) => watch::trace(&args),
             Task::Detach(args) => detach::run(&args),
             Task::Schema => {
                 print(&format!("{}\n", serde_json::to_string_pretty(&config::json_schema())?))

@@ -25,6 +25,7 @@ use crate::{
         queue::{self, Counts},
         send::Sender,
     },
+    watch::hub::Hub,
 };
 
 #[derive(Debug, Args)]
@@ -98,6 +99,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
         digest: loaded.digest,
         loaded_at: SystemTime::now(),
     };
+    let hub = Arc::new(Hub::default());
     let retry_after = RetryAfter::new(&source.config);
     let admin_socket = source.config.admin_socket.clone();
     let controller = Controller::start(Parts {
@@ -109,6 +111,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
         probe_metrics: metrics.probes(),
         slow_path: Arc::clone(&slow_path),
         retry_after: retry_after.clone(),
+        hub: Arc::clone(&hub),
         count_program_time: stats.is_some(),
     })?;
 
@@ -117,7 +120,7 @@ async fn serve(args: &RunArgs, loaded: config::Loaded) -> Result<u8> {
     if let Some(held) = held {
         consumers = consumers.on(Kind::Fragment, Fragments::new(held, Limits::DEFAULT));
     }
-    queue::start(rings, consumers, sender, &slow_path)?;
+    queue::start(rings, consumers, sender, &slow_path, &hub)?;
     tokio::spawn(socket::serve(admin, request_sender.clone()));
     tokio::spawn(async move {
         if let Err(cause) = http::serve(http, request_sender, metrics).await {

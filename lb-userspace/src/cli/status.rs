@@ -127,6 +127,9 @@ pub(super) fn text(status: &Status) -> String {
             retired.service, retired.backend, retired.address, retired.live_dialogs
         ));
     }
+    if status.watchers > 0 {
+        line(format!("watched    by {}: `capture` or `trace` is on", status.watchers));
+    }
     for notice in &status.notices {
         line(format!("notice     {notice}"));
     }

@@ -12,6 +12,7 @@ mod report;
 mod start;
 mod traffic;
 mod view;
+mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,8 +23,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lb_common::hash::HashKey;
-use tokio::sync::{mpsc, watch};
+use lb_common::{hash::HashKey, watch::SLOTS};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -43,6 +47,7 @@ use crate::{
         live::{Live, Opened},
         loads::Loads,
         sweep::{self, Census, Cleared, Sweep},
+        watch::WatchMaps,
     },
     event::{Reloads, Request},
     maps::kernel::KernelMaps,
@@ -53,6 +58,7 @@ use crate::{
     shutdown::Signal,
     slow::{answer::RetryAfter, queue::Counts},
     state::{self, AdminStates, desired::Inputs, ids},
+    watch::{hub::Hub, stream::Join},
 };
 
 /// Between two signs of life, two steps of the sweep, two looks at what is overdue.
@@ -121,6 +127,11 @@ pub struct Controller {
     probe_metrics: ProbeMetrics,
     slow_path: Arc<Counts>,
     retry_after: RetryAfter,
+    /// Who watches packets, those who read them, and what each slot had lost before.
+    hub: Arc<Hub>,
+    watch_readers: Vec<JoinHandle<()>>,
+    watch_maps: WatchMaps,
+    watch_lost: [u64; SLOTS],
     count_program_time: bool,
     is_ready: bool,
 }
@@ -135,6 +146,7 @@ pub struct Parts {
     pub probe_metrics: ProbeMetrics,
     pub slow_path: Arc<Counts>,
     pub retry_after: RetryAfter,
+    pub hub: Arc<Hub>,
     pub count_program_time: bool,
 }
 
@@ -155,6 +167,7 @@ impl Controller {
             probe_metrics,
             slow_path,
             retry_after,
+            hub,
             count_program_time,
         } = parts;
         let Opened {
@@ -165,6 +178,7 @@ impl Controller {
             loads,
             heart,
             rings: _,
+            watch: watch_maps,
             held: _,
             origin: maps_from,
             stats,
@@ -217,10 +231,16 @@ impl Controller {
             probe_metrics,
             slow_path,
             retry_after,
+            hub,
+            watch_readers: Vec::new(),
+            watch_maps,
+            watch_lost: [0; SLOTS],
             count_program_time,
             is_ready: false,
         };
         state::forget_removed(&mut controller.admin, &controller.source.config);
+        // Whoever watched before is gone.
+        controller.watch_maps.clear()?;
         controller.heart.start(controller.source.config.dialogs.timeout)?;
         let admission = controller.reconciler.admit(&controller.source.config)?;
         controller.counters.reset(&admission.added)?;
@@ -266,7 +286,12 @@ impl Controller {
                 Some(request) = inbox.requests.recv() => self.serve(request),
                 Some(signal) = inbox.signals.recv() => match signal {
                     Signal::Reload => { drop(self.reload()); }
-                    Signal::Stop => return Ok(self),
+                    Signal::Stop => {
+                        if self.live.has_watched() {
+                            self.live.unwatch()?;
+                        }
+                        return Ok(self);
+                    }
                 },
                 _ = tick.tick() => self.tick(),
                 () = tokio::time::sleep_until(deadline.into()) => self.overdue(),
@@ -460,6 +485,7 @@ impl Controller {
             warn!("{notice}");
         }
         self.notices = notices;
+        self.name_watched();
     }
 
     /// Tells prober and netlink which endpoints there are.
@@ -579,6 +605,13 @@ impl Controller {
             Request::Remaining(service, backend, reply) => {
                 drop(reply.send(self.remaining(&service, &backend)));
             }
+            Request::Watch(wanted, loaded, reply) => {
+                // Whoever asked is gone: so is its slot.
+                if let Err(Join::Seat(seat)) = reply.send(self.watch(&wanted, loaded)) {
+                    self.unwatch(seat.slot);
+                }
+            }
+            Request::Unwatch(slot, reply) => drop(reply.send(self.unwatch(slot))),
         }
     }
 
@@ -592,6 +625,7 @@ impl Controller {
         if let Err(cause) = self.traffic.note(&self.counters, self.reconciler.ids()) {
             error!("cannot read the counters: {cause}");
         }
+        self.stop_watching();
         if Instant::now() >= self.verify_at {
             self.verify_at = Instant::now() + VERIFY_EVERY;
             self.verify();

@@ -109,6 +109,7 @@ impl Controller {
             controller: ControllerState::Running,
             services: config.services.iter().map(|s| self.service(s, sums)).collect(),
             retired: retired.collect(),
+            watchers: self.hub.watchers(),
             notices: self.notices.iter().cloned().collect(),
         })
     }

@@ -145,7 +145,7 @@ impl Live {
     }
 
     /// Makes a link that this or an earlier controller pinned run the program.
-    fn take_over(&mut self, nic: &Nic, link: Link, mode: Mode) -> Result<Change> {
+    pub(super) fn take_over(&mut self, nic: &Nic, link: Link, mode: Mode) -> Result<Change> {
         if link.program == self.program {
             return Ok(Change::Kept(mode));
         }
@@ -207,7 +207,7 @@ fn foreign(interface: &str, program: u32) -> Error {
     Error::ForeignProgram { interface: interface.to_owned(), program, program_name }
 }
 
-fn mode_of(nic: &Nic, program: u32) -> Option<Mode> {
+pub(super) fn mode_of(nic: &Nic, program: u32) -> Option<Mode> {
     nic.programs.iter().find(|(_, id)| *id == program).map(|(mode, _)| *mode)
 }
 

@@ -144,7 +144,7 @@ pub fn add(mut sum: BindingStats, more: BindingStats) -> BindingStats {
 }
 
 /// A per-CPU array map, with its name for errors.
-struct PerCpu<V: Pod> {
+pub(super) struct PerCpu<V: Pod> {
     name: &'static str,
     array: PerCpuArray<MapData, V>,
 }
@@ -156,7 +156,7 @@ impl<V: Pod> fmt::Debug for PerCpu<V> {
 }
 
 impl<V: Pod> PerCpu<V> {
-    fn open(name: &'static str, open: &mut Open<'_>) -> Result<Self> {
+    pub(super) fn open(name: &'static str, open: &mut Open<'_>) -> Result<Self> {
         let what = || format!("open map {name}");
         let map = Map::from_map_data(open(name)?).map_err(|cause| Error::aya(what(), cause))?;
         let array = PerCpuArray::try_from(map).map_err(|cause| Error::aya(what(), cause))?;
@@ -177,7 +177,7 @@ impl<V: Pod> PerCpu<V> {
     }
 
     /// The copies of all CPUs.
-    fn get(&self, row: u32) -> Result<Vec<V>> {
+    pub(super) fn get(&self, row: u32) -> Result<Vec<V>> {
         let values =
             self.array.get(&row, 0).map_err(|cause| MapError::read(self.name, row, cause))?;
         Ok(values.iter().copied().collect())

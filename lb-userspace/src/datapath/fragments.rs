@@ -1,6 +1,9 @@
 //! What the program remembers of datagrams in fragments, and frames that it is given a second time.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use aya::{
     maps::{HashMap, Map, MapData, MapError},
@@ -52,7 +55,26 @@ impl Fragments {
 #[derive(Debug)]
 pub struct Held {
     pub(crate) records: Fragments,
-    pub(crate) balancer: Xdp,
+    pub(crate) balancer: Current,
+}
+
+/// The program that is live now, which [`super::live::Live`] exchanges while somebody watches.
+#[derive(Clone, Debug)]
+pub(crate) struct Current(Arc<Mutex<Xdp>>);
+
+impl Current {
+    pub(crate) fn new(balancer: Xdp) -> Self {
+        Self(Arc::new(Mutex::new(balancer)))
+    }
+
+    pub(crate) fn set(&self, balancer: Xdp) {
+        *self.lock() = balancer;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Xdp> {
+        // A program is replaced as a whole: no half state is left behind by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Held {
@@ -71,6 +93,6 @@ impl Held {
     ///
     /// As [`testrun::run`].
     pub fn run(&self, frame: &[u8], ingress: u32) -> Result<(Action, Vec<u8>)> {
-        testrun::run(&self.balancer, frame, Some(ingress))
+        testrun::run(&self.balancer.lock(), frame, Some(ingress))
     }
 }

@@ -98,13 +98,15 @@ pub(crate) fn program_pin(directory: &Path, program: &str, build: u64) -> PathBu
 
 /// Removes the pins of all programs in `directory` but those of `build`. Links keep what they run.
 pub(crate) fn remove_other_programs(directory: &Path, build: u64) -> Result<()> {
-    let suffix = format!("_{build:016x}");
+    let programs = [program::SIP_LB, program::HEARTBEAT];
+    let keep = programs.map(|program| program_pin(directory, program, build));
     for name in pins::names(directory)? {
-        let is_program = [program::SIP_LB, program::HEARTBEAT]
+        let is_program = programs
             .iter()
             .any(|program| name.strip_prefix(program).is_some_and(|rest| rest.starts_with('_')));
-        if is_program && !name.ends_with(&suffix) {
-            pins::remove_file(&directory.join(name))?;
+        let path = directory.join(name);
+        if is_program && !keep.contains(&path) {
+            pins::remove_file(&path)?;
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use aya_obj::programs::XdpAttachType;
-use lb_common::maps::{Capacities, LAYOUT, program};
+use lb_common::maps::{Capacities, LAYOUT, name, program};
 use tracing::{info, warn};
 
 use super::{
@@ -24,14 +24,15 @@ use super::{
     counters::Counters,
     dialogs::DialogTable,
     error::{Error, Result},
-    fragments::{Fragments, Held},
+    fragments::{Current, Fragments, Held},
     generation::{self, Generation},
-    load::{self, LoadStats, Record},
+    load::{self, LoadStats, Record, Watch},
     loads::Loads,
     migrate::{self, Migration},
     pins::{self, PinDir},
     reline::Relined,
     shape,
+    watch::{Resting, WatchMaps},
 };
 use crate::{
     maps::kernel::KernelMaps,
@@ -60,6 +61,8 @@ pub struct Opened {
     pub heart: Heart,
     /// Where the program hands packets over.
     pub rings: Vec<Ring>,
+    /// What is watched.
+    pub watch: WatchMaps,
     /// For fragments that were held; for the slow path to take.
     pub held: Option<Held>,
     pub origin: Origin,
@@ -74,8 +77,15 @@ pub struct Live {
     pub(super) balancer: Xdp,
     /// Id of `balancer`.
     pub(super) program: u32,
-    build: u64,
+    pub(super) build: u64,
     migration: Option<Migration>,
+    /// The same program, as the slow path runs it.
+    pub(super) held: Current,
+    /// The program that gave way to one that watches.
+    pub(super) resting: Option<Resting>,
+    pub(super) has_watched: bool,
+    /// What programs that are gone took.
+    pub(super) spent: RunTime,
 }
 
 /// What the kernel measured of a program.
@@ -139,6 +149,7 @@ pub fn open(pin_dir: &Path, capacities: &Capacities) -> Result<Opened> {
 
     let balancer = open_program(&current, program::SIP_LB, build)?;
     let id = balancer.info().map_err(|cause| Error::aya("query the program", cause))?.id();
+    let held = Current::new(open_program(&current, program::SIP_LB, build)?);
     let mut open = |name| migrate::pinned(&current, name);
     Ok(Opened {
         maps: KernelMaps::open(*capacities, &mut open)?,
@@ -146,12 +157,20 @@ pub fn open(pin_dir: &Path, capacities: &Capacities) -> Result<Opened> {
         dialogs: DialogTable::open(&mut open)?,
         loads: Loads::open(&mut open)?,
         heart: Heart::open(open_program(&current, program::HEARTBEAT, build)?, &mut open)?,
-        rings: rings::open(&mut open)?,
-        held: Some(Held {
-            records: Fragments::open(&mut open)?,
-            balancer: open_program(&current, program::SIP_LB, build)?,
-        }),
-        live: Live { pins, balancer, program: id, build, migration },
+        rings: rings::open(&mut open, name::SLOW_PATH, rings::PAGES)?,
+        held: Some(Held { records: Fragments::open(&mut open)?, balancer: held.clone() }),
+        watch: WatchMaps::open(&mut open)?,
+        live: Live {
+            pins,
+            balancer,
+            program: id,
+            build,
+            migration,
+            held,
+            resting: None,
+            has_watched: false,
+            spent: RunTime::default(),
+        },
         origin,
         stats,
     })
@@ -176,7 +195,11 @@ impl Live {
     ///
     /// What the kernel says to the query.
     pub fn run_time(&self) -> Result<RunTime> {
-        let info = self.balancer.info().map_err(|cause| Error::aya("query the program", cause))?;
+        self.all_run_time()
+    }
+
+    pub(super) fn run_time_of(&self, balancer: &Xdp) -> Result<RunTime> {
+        let info = balancer.info().map_err(|cause| Error::aya("query the program", cause))?;
         Ok(RunTime { runs: info.run_count(), time: info.run_time() })
     }
 
@@ -279,7 +302,7 @@ fn load_into(
     if pin(program::SIP_LB).exists() && pin(program::HEARTBEAT).exists() {
         return Ok(None);
     }
-    let mut ebpf = load::prepare(capacities, Record::Off, Some(maps))?;
+    let mut ebpf = load::prepare(capacities, Record::Off, Watch::Off, Some(maps))?;
     let stats = load::load(&mut ebpf, capacities)?;
     for name in [program::HEARTBEAT, program::SIP_LB] {
         let path = pin(name);
@@ -291,7 +314,7 @@ fn load_into(
     Ok(Some(stats))
 }
 
-fn open_program(directory: &Path, name: &str, build: u64) -> Result<Xdp> {
+pub(super) fn open_program(directory: &Path, name: &str, build: u64) -> Result<Xdp> {
     let path = generation::program_pin(directory, name, build);
     Xdp::from_pin(&path, XdpAttachType::Interface)
         .map_err(|cause| Error::aya(format!("open {}", path.display()), cause))

@@ -29,6 +29,7 @@ mod global {
     pub(super) const SENDER_MASK: &str = "SENDER_MASK";
     pub(super) const DIALOG_MASK: &str = "DIALOG_MASK";
     pub(super) const RECORD: &str = "RECORD";
+    pub(super) const WATCH: &str = "WATCH_ON";
 }
 
 /// Whether the program writes each decision to a map and takes its time from a cell.
@@ -37,6 +38,14 @@ pub enum Record {
     /// Live traffic and benchmarks.
     Off,
     /// Replay and tests.
+    On,
+}
+
+/// Whether the program shows packets to those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// It has no code for that.
+    Off,
     On,
 }
 
@@ -121,6 +130,7 @@ pub(crate) fn build_id(capacities: &Capacities) -> Result<u64> {
 pub(crate) fn prepare(
     capacities: &Capacities,
     record: Record,
+    watch: Watch,
     pin_to: Option<&Path>,
 ) -> Result<Ebpf> {
     check_kernel()?;
@@ -133,6 +143,8 @@ pub(crate) fn prepare(
         loader.override_global(name, mask, true);
     }
     loader.override_global(global::RECORD, &globals.record, true);
+    let watches = u8::from(watch == Watch::On);
+    loader.override_global(global::WATCH, &watches, true);
     if let Some(directory) = pin_to {
         for map in name::ALL {
             loader.map_pin_path(map, directory.join(map));
@@ -150,6 +162,11 @@ pub(crate) fn load(ebpf: &mut Ebpf, capacities: &Capacities) -> Result<LoadStats
     xdp_mut(ebpf, program::HEARTBEAT)?
         .load()
         .map_err(|cause| Error::load(program::HEARTBEAT, cause))?;
+    load_balancer(ebpf, capacities)
+}
+
+/// Loads the balancer alone.
+pub(crate) fn load_balancer(ebpf: &mut Ebpf, capacities: &Capacities) -> Result<LoadStats> {
     let balancer = xdp_mut(ebpf, program::SIP_LB)?;
     let begin = Instant::now();
     balancer.load().map_err(|cause| Error::load(program::SIP_LB, cause))?;

@@ -11,7 +11,7 @@ use lb_common::maps::Capacities;
 use super::{
     error::{Error, Result},
     generation,
-    load::{self, Record},
+    load::{self, Record, Watch},
 };
 
 /// How often the ring is looked into. Faults are rare, and few of them are logged: there is room for
@@ -25,8 +25,9 @@ const EVERY: Duration = Duration::from_secs(1);
 ///
 /// If the ring cannot be opened.
 pub fn forward(pin_dir: &Path, capacities: &Capacities) -> Result<()> {
+    let current = generation::current(pin_dir);
     // Opens the pinned maps; no program is loaded by that.
-    let mut ebpf = load::prepare(capacities, Record::Off, Some(&generation::current(pin_dir)))?;
+    let mut ebpf = load::prepare(capacities, Record::Off, Watch::Off, Some(&current))?;
     let mut logger = EbpfLogger::init(&mut ebpf)
         .map_err(|cause| Error::kernel("open the program's log", std::io::Error::other(cause)))?;
     tokio::spawn(async move {

@@ -28,5 +28,6 @@ mod shape;
 pub mod stats;
 pub mod sweep;
 pub mod testrun;
+pub mod watch;
 
 pub use error::{Error, Result};

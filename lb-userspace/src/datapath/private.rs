@@ -11,6 +11,7 @@ use lb_common::{
     clock::Clock,
     maps::{Capacities, name, program},
     verdict::Decision,
+    watch::{Sample, Seen},
 };
 
 use super::{
@@ -18,9 +19,10 @@ use super::{
     dialogs::DialogTable,
     error::{Error, Result},
     fragments::Fragments,
-    load::{self, LoadStats, Record},
+    load::{self, LoadStats, Record, Watch},
     loads::Loads,
     testrun::{self, Action},
+    watch::WatchMaps,
 };
 use crate::{
     maps::kernel::{KernelMaps, Records},
@@ -43,6 +45,9 @@ pub struct Private {
     clock: Records<Clock>,
     decision: Records<Decision>,
     rings: Vec<Ring>,
+    watched: Vec<Ring>,
+    /// What is watched, if the program does that.
+    pub watch: WatchMaps,
     /// What it remembers of datagrams in fragments.
     pub(crate) fragments: Fragments,
 }
@@ -70,7 +75,16 @@ impl Private {
     ///
     /// What the kernel refuses, with its remedy.
     pub fn load(capacities: &Capacities, record: Record) -> Result<Self> {
-        let mut ebpf = load::prepare(capacities, record, None)?;
+        Self::load_as(capacities, record, Watch::Off)
+    }
+
+    /// The same, as the program is while somebody watches, or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Private::load`].
+    pub fn load_as(capacities: &Capacities, record: Record, watch: Watch) -> Result<Self> {
+        let mut ebpf = load::prepare(capacities, record, watch, None)?;
         let stats = load::load(&mut ebpf, capacities)?;
         let mut take = |name: &'static str| -> Result<MapData> {
             match ebpf.take_map(name) {
@@ -90,7 +104,9 @@ impl Private {
             loads: Loads::open(&mut take)?,
             clock: Records::open(name::CLOCK, &mut take)?,
             decision: Records::open(name::DECISION, &mut take)?,
-            rings: rings::open(&mut take)?,
+            rings: rings::open(&mut take, name::SLOW_PATH, rings::PAGES)?,
+            watched: rings::open(&mut take, name::WATCHED, rings::PAGES)?,
+            watch: WatchMaps::open(&mut take)?,
             fragments: Fragments::open(&mut take)?,
             stats,
             ebpf,
@@ -138,6 +154,19 @@ impl Private {
                 lost.full + lost.unreadable
             })
             .sum()
+    }
+
+    /// Gives everything that the program has shown to `each`; returns how many samples were lost, or
+    /// are none of this version's.
+    pub fn drain_watched(&mut self, mut each: impl FnMut(Sample)) -> u64 {
+        let mut lost = 0;
+        for ring in &mut self.watched {
+            lost += ring.samples(|sample| match Seen::split(sample) {
+                Some(sample) => each(sample),
+                None => lost += 1,
+            });
+        }
+        lost
     }
 
     /// Runs one frame; see [`testrun::run`].

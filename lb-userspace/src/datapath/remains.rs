@@ -44,6 +44,7 @@ pub fn status(pin_dir: &Path) -> Result<Option<Status>> {
         controller: ControllerState::Lost,
         services: services(&maps, &counters)?,
         retired: Vec::new(),
+        watchers: 0,
         notices: Vec::new(),
     }))
 }

@@ -66,7 +66,7 @@ pub(crate) fn wanted(capacities: &Capacities) -> Result<Shapes> {
                 value: map.value_size(),
                 entries: match name {
                     // A ring for each CPU that there may be.
-                    name::SLOW_PATH => cpus,
+                    name::SLOW_PATH | name::WATCHED => cpus,
                     _ => entries.get(name).copied().unwrap_or_else(|| map.max_entries()),
                 },
                 flags: map.map_flags(),

@@ -93,14 +93,14 @@ impl<'a> Line<'a> {
                 self.verdict = Kind::Drop.label();
                 self.reason = reason;
             }
-            Fate::Held | Fate::Seen => {}
+            Fate::Held => {}
         }
     }
 
     /// The line of a decision about `frame` (as it came in); `None` if the decision is none that
     /// this version knows.
     #[must_use]
-    pub(super) fn decided(
+    pub(crate) fn decided(
         packet: u64,
         decision: &Decision,
         exit: Exit,

@@ -14,7 +14,7 @@ const UDP_HEADER: usize = 8;
 /// The UDP payload of an Ethernet frame that the program has recognised as ours, or what its first
 /// fragment has of it.
 #[must_use]
-pub(super) fn payload(frame: &[u8]) -> Option<&[u8]> {
+pub(crate) fn payload(frame: &[u8]) -> Option<&[u8]> {
     let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
     match packet.transport {
         Some(TransportSlice::Udp(udp)) => Some(udp.payload()),

@@ -12,15 +12,15 @@ use crate::{
 
 /// A backend as users know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Backend {
-    pub(super) service: String,
-    pub(super) name: String,
-    pub(super) address: SocketAddr,
+pub(crate) struct Backend {
+    pub(crate) service: String,
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
 }
 
 /// All names, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Names {
+pub(crate) struct Names {
     bindings: BTreeMap<u16, Backend>,
     /// Service by listener.
     services: BTreeMap<u16, String>,
@@ -31,7 +31,7 @@ pub(super) struct Names {
 impl Names {
     /// After a round of the reconciler.
     #[must_use]
-    pub(super) fn new(config: &Config, reconciler: &Reconciler) -> Self {
+    pub(crate) fn new(config: &Config, reconciler: &Reconciler) -> Self {
         let ids = reconciler.ids();
         let of_view = |view: BindingView<'_>| Backend {
             service: view.service.to_owned(),
@@ -55,7 +55,7 @@ impl Names {
 
     /// The chosen backend; of a packet that comes from a backend, that one.
     #[must_use]
-    pub(super) fn backend(&self, decision: &Decision) -> Option<&Backend> {
+    pub(crate) fn backend(&self, decision: &Decision) -> Option<&Backend> {
         let id = match (decision.binding, decision.listener) {
             (0, 0) => self.primary.get(&decision.endpoint)?,
             (0, _) => return None,
@@ -66,13 +66,13 @@ impl Names {
 
     /// The service that a packet was addressed to.
     #[must_use]
-    pub(super) fn service(&self, decision: &Decision) -> Option<&str> {
+    pub(crate) fn service(&self, decision: &Decision) -> Option<&str> {
         self.services.get(&decision.listener).map(String::as_str)
     }
 
     /// Length of the longest `service/backend`.
     #[must_use]
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         let length = |b: &Backend| b.service.chars().count() + 1 + b.name.chars().count();
         self.bindings.values().map(length).max().unwrap_or(0)
     }

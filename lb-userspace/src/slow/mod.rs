@@ -13,8 +13,8 @@
 //!
 //! 1. `lb_common::slow::Kind`: name the kind and its rate.
 //! 2. `lb-ebpf/src/slow.rs`: `note` what is known of the packet, `give` it, return the verdict that
-//!    comes back; `Verdict::…` of `Kind::SlowPath` counts it. A mere copy (capture, trace) ignores
-//!    the verdict, so that a full ring never harms traffic.
+//!    comes back; `Verdict::…` of `Kind::SlowPath` counts it. Mere copies do not come this way but by
+//!    rings of their own ([`crate::watch`]), so that they never harm traffic.
 //! 3. Implement [`Consumer`]: [`Consumer::take`] for each packet, [`Consumer::tick`] ten times a
 //!    second for what has a deadline. State lives in the consumer, which one task owns: no locks.
 //!    Someone outside is told through a channel that the consumer holds.
@@ -65,8 +65,6 @@ pub enum Fate {
     Answered,
     /// It is kept until more is known.
     Held,
-    /// It was taken in, as a copy of a packet that went its way.
-    Seen,
     /// It was sent on.
     Forwarded,
     /// It was dropped, for this reason: a stable kebab-case word.
@@ -80,7 +78,6 @@ impl Fate {
         match self {
             Self::Answered => "answered",
             Self::Held => "held",
-            Self::Seen => "seen",
             Self::Forwarded => "forwarded",
             Self::Dropped(reason) => reason,
         }

@@ -14,13 +14,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lb_common::slow::{Kind, Record};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-};
+use tokio::{io::unix::AsyncFd, sync::mpsc};
 use tracing::{error, warn};
 
 use super::{Action, Consumers, Fate, Handed, rings::Ring, send::Sender};
+use crate::watch::hub::Hub;
 
 /// Packets that may wait for the consumers.
 const QUEUE: usize = 4096;
@@ -81,22 +79,15 @@ pub fn start(
     consumers: Consumers,
     sender: Sender,
     counts: &Arc<Counts>,
+    hub: &Arc<Hub>,
 ) -> Result<()> {
     let (queue, waiting) = mpsc::channel(QUEUE);
     for ring in rings {
-        let ring = watch(ring).context("cannot wait for packets of the XDP program")?;
+        let ring = ring.wait().context("cannot wait for packets of the XDP program")?;
         tokio::spawn(read(ring, queue.clone(), Arc::clone(counts)));
     }
-    tokio::spawn(serve(waiting, consumers, sender, Arc::clone(counts)));
+    tokio::spawn(serve(waiting, consumers, sender, Arc::clone(counts), Arc::clone(hub)));
     Ok(())
-}
-
-#[expect(unsafe_code, reason = "tokio cannot know who owns a file descriptor")]
-fn watch(ring: Ring) -> std::io::Result<AsyncFd<Ring>> {
-    // SAFETY: the ring owns its descriptor, always names the same one, and closes it when it is
-    // dropped, after tokio has let go of it.
-    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-    ring.map_err(|refused| refused.into_parts().1)
 }
 
 async fn read(mut ring: AsyncFd<Ring>, queue: mpsc::Sender<Queued>, counts: Arc<Counts>) {
@@ -124,11 +115,14 @@ async fn serve(
     mut consumers: Consumers,
     sender: Sender,
     counts: Arc<Counts>,
+    hub: Arc<Hub>,
 ) {
     let origin = Instant::now();
     let mut last = Instant::now();
     let mut actions = Vec::new();
     loop {
+        // What is answered, for those who watch.
+        let mut request = None;
         let pause = if consumers.are_waiting() { SHORT_TICK } else { TICK };
         tokio::select! {
             packet = waiting.recv() => {
@@ -137,6 +131,9 @@ async fn serve(
                     Handed { kind: packet.kind, record: &packet.record, frame: &packet.frame };
                 let fate = consumers.take(&handed, origin.elapsed(), &mut actions);
                 counts.took(packet.kind, fate);
+                if fate == Fate::Answered {
+                    request = Some(packet);
+                }
             }
             () = tokio::time::sleep_until((last + pause).into()) => {
                 last = Instant::now();
@@ -145,14 +142,18 @@ async fn serve(
         }
         for action in actions.drain(..) {
             match action {
-                Action::Send(packet) => {
-                    if let Err(cause) = sender.send(&packet) {
+                Action::Send(packet) => match (sender.send(&packet), &request) {
+                    (Err(cause), _) => {
                         // One line at first; the counter tells how many more.
                         if counts.send_errors.fetch_add(1, Ordering::Relaxed) == 0 {
                             warn!("cannot send a packet of the slow path: {cause}");
                         }
                     }
-                }
+                    (Ok(()), Some(request)) => {
+                        hub.answered(&request.record, &request.frame, &packet);
+                    }
+                    (Ok(()), None) => {}
+                },
                 Action::Count(kind, fate) => counts.took(kind, fate),
             }
         }

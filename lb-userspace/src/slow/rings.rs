@@ -13,10 +13,11 @@ use aya::maps::{
     perf::{PerfEvent, PerfEventArrayBuffer},
 };
 use lb_common::{
-    maps::name,
     pod,
     slow::{Kind, Record},
 };
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::Handed;
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Pages of each ring: 512 KiB, some 250 packets of 2 kB.
-const PAGES: usize = 128;
+pub(crate) const PAGES: usize = 128;
 
 /// What else came out of a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,42 +60,57 @@ impl AsRawFd for Ring {
 impl Ring {
     /// Gives every packet in the ring to `each`, oldest first.
     pub fn drain(&mut self, mut each: impl FnMut(&Handed<'_>)) -> Lost {
+        let mut unreadable = 0;
+        let full = self.samples(|sample| match decode(sample) {
+            Some((kind, record, frame)) => each(&Handed { kind, record: &record, frame }),
+            None => unreadable += 1,
+        });
+        Lost { full, unreadable }
+    }
+
+    /// Gives every sample in the ring to `each`, oldest first, and returns how many found it full.
+    pub fn samples(&mut self, mut each: impl FnMut(&[u8])) -> u64 {
         let sample = &mut self.sample;
-        self.buffer.fold(Lost::default(), |mut lost, event| {
-            match event {
-                PerfEvent::Sample { head, tail } => {
-                    sample.clear();
-                    sample.extend_from_slice(head);
-                    sample.extend_from_slice(tail);
-                    match decode(sample) {
-                        Some((kind, record, frame)) => {
-                            each(&Handed { kind, record: &record, frame });
-                        }
-                        None => lost.unreadable += 1,
-                    }
-                }
-                PerfEvent::Lost { count } => lost.full += count,
+        self.buffer.fold(0, |full, event| match event {
+            PerfEvent::Sample { head, tail } => {
+                sample.clear();
+                sample.extend_from_slice(head);
+                sample.extend_from_slice(tail);
+                each(sample);
+                full
             }
-            lost
+            PerfEvent::Lost { count } => full + count,
         })
+    }
+
+    /// For tokio to wait for.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot.
+    #[expect(unsafe_code, reason = "tokio cannot know who owns a file descriptor")]
+    pub fn wait(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the ring owns its descriptor, always names the same one, and closes it when it is
+        // dropped, after tokio has let go of it.
+        let ring = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        ring.map_err(|refused| refused.into_parts().1)
     }
 }
 
-/// Opens a ring for every CPU that is online.
+/// Opens a ring of so many pages for every CPU that is online, in the map of this name.
 ///
 /// # Errors
 ///
 /// Without CAP_PERFMON, or what else the kernel says.
-pub(crate) fn open(open: &mut Open<'_>) -> Result<Vec<Ring>> {
-    let what = || format!("open map {}", name::SLOW_PATH);
-    let map =
-        Map::from_map_data(open(name::SLOW_PATH)?).map_err(|cause| Error::aya(what(), cause))?;
+pub(crate) fn open(open: &mut Open<'_>, name: &'static str, pages: usize) -> Result<Vec<Ring>> {
+    let what = || format!("open map {name}");
+    let map = Map::from_map_data(open(name)?).map_err(|cause| Error::aya(what(), cause))?;
     let mut array = PerfEventArray::try_from(map).map_err(|cause| Error::aya(what(), cause))?;
     let cpus = aya::util::online_cpus()
         .map_err(|(path, cause)| Error::kernel(format!("read {path}"), cause))?;
     cpus.into_iter()
         .map(|cpu| {
-            let buffer = array.open(cpu, Some(PAGES)).map_err(|cause| {
+            let buffer = array.open(cpu, Some(pages)).map_err(|cause| {
                 Error::kernel(format!("open the ring of CPU {cpu}"), io::Error::other(cause))
             })?;
             Ok(Ring { cpu, buffer, sample: Vec::new() })

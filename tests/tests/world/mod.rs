@@ -26,7 +26,7 @@ use lb_tests::{
 use lb_userspace::{
     config::{self, Config},
     datapath::{
-        load::{self, Record},
+        load::{self, Record, Watch},
         private::Private,
         testrun::Action,
     },
@@ -117,9 +117,14 @@ impl World {
 
     /// As [`World::new`]; without recording there are no decisions to see, and the time is real.
     pub fn load(yaml: &str, record: Record) -> Self {
+        Self::load_as(yaml, record, Watch::Off)
+    }
+
+    /// As [`World::load`], with the program that shows packets, or the other.
+    pub fn load_as(yaml: &str, record: Record, watch: Watch) -> Self {
         let config = config::parse(yaml, Path::new("/")).unwrap().config;
         let capacities: Capacities = load::capacities(&config);
-        let program = Private::load(&capacities, record).unwrap();
+        let program = Private::load_as(&capacities, record, watch).unwrap();
         let adopted = adopt::adopt(&program.maps, Duration::ZERO).unwrap();
         let mut world = Self {
             view: network(&config),

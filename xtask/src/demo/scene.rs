@@ -298,6 +298,7 @@ impl Backend {
             address: self.address,
             priority: self.priority,
             weight: self.weight,
+            more: String::new(),
         }
     }
 }
