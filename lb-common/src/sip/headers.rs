@@ -126,35 +126,34 @@ pub fn scan<W: Lines>(window: &W, needed: u32, from: u32) -> Option<Headers> {
     let interest = window.forget_word(interest(needed));
     let mut at = window.forget(from);
     for _ in 0..TURNS {
-        window.meet();
         match lines::turn::<EveryLine, W>(window, at)? {
             Turn::On(next) => at = next,
             Turn::Line(line) => {
                 at = line;
                 let word = window.ahead(at)?;
-                if window.forget_word(interest) >> letter(word) & 1 == 0 {
-                    continue;
-                }
-                // One way for all names from here on.
-                let name = Name(window.forget(Name::of(word).0));
-                window.meet();
-                if window.forget(name.kind()) == BLANK_LINE {
-                    break;
-                }
-                if window.forget(name.kind()) != OTHER {
-                    let value = colon(window, at, word, name.length())?;
-                    if window.forget(value) != 0 {
-                        headers.note(name, value);
-                        headers = Headers(window.forget_word(headers.0));
-                        found = window.forget(found | 1 << name.kind());
-                        if window.forget(found) & needed == needed {
-                            break;
+                if window.forget_word(interest) >> letter(word) & 1 != 0 {
+                    // One way for all names from here on.
+                    let name = Name(window.forget(Name::of(word).0));
+                    window.meet();
+                    if window.forget(name.kind()) == BLANK_LINE {
+                        break;
+                    }
+                    if window.forget(name.kind()) != OTHER {
+                        let value = colon(window, at, word, name.length())?;
+                        if window.forget(value) != 0 {
+                            headers.note(name, value);
+                            headers = Headers(window.forget_word(headers.0));
+                            found = window.forget(found | 1 << name.kind());
+                            if window.forget(found) & needed == needed {
+                                break;
+                            }
                         }
                     }
                 }
             }
             Turn::End => break,
         }
+        window.meet();
     }
     Some(headers)
 }

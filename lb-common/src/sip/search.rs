@@ -14,7 +14,6 @@ use super::{
 pub fn find_call_id<W: Lines>(window: &W, from: u32) -> Option<u32> {
     let mut at = window.forget(from);
     for _ in 0..TURNS {
-        window.meet();
         match lines::turn::<CallIdLine, W>(window, at)? {
             Turn::On(next) => at = next,
             Turn::Line(line) => {
@@ -38,6 +37,7 @@ pub fn find_call_id<W: Lines>(window: &W, from: u32) -> Option<u32> {
             }
             Turn::End => break,
         }
+        window.meet();
     }
     Some(0)
 }
