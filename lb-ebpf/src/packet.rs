@@ -7,7 +7,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
-use lb_common::sip::{BLOCK, Pairs, Window};
+use lb_common::sip::{BLOCK, Lines, STRIDE, Stops, Window, feeds, may_have_feed, swar};
 
 use crate::examine;
 
@@ -105,14 +105,6 @@ impl Packet {
         Some(unsafe { *(pointer as *const [u8; N]) })
     }
 
-    /// The address of `N` blocks, and one byte more, at `offset`.
-    #[inline(always)]
-    fn blocks<const N: usize>(self, offset: u32) -> Option<Blocks<N>> {
-        let (data, end) = self.bounds();
-        let pointer = opaque(data + (offset & MASK) as usize);
-        if pointer + (N * BLOCK as usize + 1) > end { None } else { Some(Blocks(pointer)) }
-    }
-
     /// Writes `N` bytes at `offset`.
     #[inline(always)]
     pub fn write<const N: usize>(self, offset: u32, bytes: [u8; N]) -> Option<()> {
@@ -158,12 +150,26 @@ fn launder(mut value: u64, unknown: u64) -> u64 {
 
 /// Makes the verifier remember its state and compare others that come here with it.
 ///
-/// It does so at targets of jumps, but only if two have been walked since the last time
-/// (`is_state_visited`, kernel 5.3 and later). These two go nowhere, and the kernel removes them.
+/// It does so at targets of jumps, but only if it has walked two jumps and eight instructions since
+/// the last time (`is_state_visited`, kernel 5.3 and later). These nine jumps go nowhere, and the
+/// kernel removes them.
 #[inline(always)]
 pub fn meet() {
     // SAFETY: jumps to the next instruction. Not `pure`: the block is there for its instructions.
-    unsafe { asm!("goto +0", "goto +0", options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "goto +0",
+            "goto +0",
+            "goto +0",
+            "goto +0",
+            "goto +0",
+            "goto +0",
+            "goto +0",
+            "goto +0",
+            "goto +0",
+            options(nomem, nostack, preserves_flags)
+        );
+    };
 }
 
 /// Returns `value`, below 65,536, of which the verifier knows only that.
@@ -256,23 +262,33 @@ impl Payload {
     }
 }
 
-/// The address of `N` blocks of packet memory, and one byte more, which have been checked to be
-/// there.
+/// The address of a block of packet memory, and one byte more, which have been checked to be there.
 #[derive(Clone, Copy)]
-struct Blocks<const N: usize>(usize);
+struct Block(usize);
 
-impl<const N: usize> Blocks<N> {
-    /// Block `I`, each of its words with the one that starts a byte later.
+impl Block {
+    /// The word at `8 * I`, and the one that starts a byte later.
     #[inline(always)]
-    fn pairs<const I: usize>(self) -> Pairs {
-        const { assert!(I < N) };
+    fn pair<const I: usize>(self) -> (u64, u64) {
+        const { assert!(I < 4) };
         let word = |place: usize| {
-            let pointer = (self.0 + I * BLOCK as usize + place) as *const u64;
-            // SAFETY: at most 33 bytes of a block are read, which are there; unaligned reads take
-            // any address.
+            let pointer = (self.0 + 8 * I + place) as *const u64;
+            // SAFETY: of the 33 bytes, which are there, at most the last is read; unaligned reads
+            // take any address.
             u64::from_le(unsafe { pointer.read_unaligned() })
         };
-        [(word(0), word(1)), (word(8), word(9)), (word(16), word(17)), (word(24), word(25))]
+        (word(0), word(1))
+    }
+
+    /// False if no line feed of the kind that is looked for stands in it.
+    #[inline(always)]
+    fn may_have_feed<S: Stops>(self) -> bool {
+        let test = |(word, next)| may_have_feed::<S>(word, next);
+        let tests = test(self.pair::<0>())
+            | test(self.pair::<1>())
+            | test(self.pair::<2>())
+            | test(self.pair::<3>());
+        tests & swar::HIGH_BITS != 0
     }
 }
 
@@ -287,29 +303,6 @@ impl Window for Payload {
         let pointer = self.packet.at::<32>(self.offset(offset))?;
         // SAFETY: as in `Packet::read`.
         Some(unsafe { (pointer as *const [u64; 4]).read_unaligned() })
-    }
-
-    #[inline(always)]
-    fn pairs(&self, offset: u32) -> Option<Pairs> {
-        Some(self.packet.blocks::<1>(self.offset(offset))?.pairs::<0>())
-    }
-
-    #[inline(always)]
-    fn skip<const N: usize>(&self, offset: u32, stops: impl Fn(Pairs) -> bool) -> Option<u32> {
-        const { assert!(N == 4, "written out, for the verifier and for speed") };
-        let blocks = self.packet.blocks::<N>(self.offset(offset))?;
-        let skipped = if stops(blocks.pairs::<0>()) {
-            0
-        } else if stops(blocks.pairs::<1>()) {
-            1
-        } else if stops(blocks.pairs::<2>()) {
-            2
-        } else if stops(blocks.pairs::<3>()) {
-            3
-        } else {
-            4
-        };
-        Some(skipped)
     }
 
     #[inline(always)]
@@ -345,15 +338,6 @@ impl Window for Payload {
     }
 
     #[inline(always)]
-    fn high(&self, mut number: u64) -> u64 {
-        // SAFETY: a shift of a register.
-        unsafe {
-            asm!("{0} >>= 32", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
-        };
-        number
-    }
-
-    #[inline(always)]
     fn long_length(&self, at: u32) -> Option<u32> {
         Some(examine::long_length(self.packet.ctx, self.pack(at)))
     }
@@ -361,6 +345,45 @@ impl Window for Payload {
     #[inline(always)]
     fn positive(&self, number: i64) -> u32 {
         positive(number)
+    }
+}
+
+impl Lines for Payload {
+    #[inline(always)]
+    fn clean<S: Stops>(&self, offset: u32) -> Option<u32> {
+        const { assert!(STRIDE == 4 * BLOCK, "written out, for the verifier and for speed") };
+        let start = self.packet.at::<{ STRIDE as usize + 1 }>(self.offset(offset))?;
+        Some(if Block(start).may_have_feed::<S>() {
+            0
+        } else if Block(start + 32).may_have_feed::<S>() {
+            32
+        } else if Block(start + 64).may_have_feed::<S>() {
+            64
+        } else if Block(start + 96).may_have_feed::<S>() {
+            96
+        } else {
+            128
+        })
+    }
+
+    #[inline(always)]
+    fn line_feed<S: Stops>(&self, offset: u32) -> Option<u32> {
+        let block = Block(self.packet.at::<{ BLOCK as usize + 1 }>(self.offset(offset))?);
+        let feeds = |(word, next)| feeds::<S>(word, next);
+        let found = feeds(block.pair::<0>());
+        if found != 0 {
+            return Some(swar::first(found));
+        }
+        let found = feeds(block.pair::<1>());
+        if found != 0 {
+            return Some(8 + swar::first(found));
+        }
+        let found = feeds(block.pair::<2>());
+        if found != 0 {
+            return Some(16 + swar::first(found));
+        }
+        let found = feeds(block.pair::<3>());
+        Some(if found != 0 { 24 + swar::first(found) } else { 2 * BLOCK })
     }
 }
 

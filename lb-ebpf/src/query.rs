@@ -6,7 +6,7 @@
 use core::arch::asm;
 
 use lb_common::{
-    sip::{MAX_LABELS, Method, Pairs, Window},
+    sip::{MAX_LABELS, Method, Window},
     verdict::Verdict,
 };
 
@@ -135,8 +135,12 @@ impl Text {
 
     #[inline(always)]
     fn put(&self, offset: u32, words: [u64; 4]) {
-        // SAFETY: 32 bytes lie behind every address that `at` gives.
-        unsafe { self.at(offset).cast::<[u64; 4]>().write_unaligned(words) };
+        let at = self.at(offset).cast::<u64>();
+        // Word by word: a copy of all four would be a call that loops over bytes.
+        for (i, word) in words.into_iter().enumerate() {
+            // SAFETY: 32 bytes lie behind every address that `at` gives.
+            unsafe { at.add(i).write_unaligned(word) };
+        }
     }
 }
 
@@ -150,18 +154,6 @@ impl Window for Text {
     fn block(&self, offset: u32) -> Option<[u64; 4]> {
         // SAFETY: as in `put`.
         Some(unsafe { self.at(offset).cast::<[u64; 4]>().read_unaligned() })
-    }
-
-    /// Not for this window: Call-IDs are searched in the packet.
-    #[inline(always)]
-    fn pairs(&self, _: u32) -> Option<Pairs> {
-        None
-    }
-
-    /// As [`Text::pairs`].
-    #[inline(always)]
-    fn skip<const N: usize>(&self, _: u32, _: impl Fn(Pairs) -> bool) -> Option<u32> {
-        None
     }
 
     #[inline(always)]

@@ -261,7 +261,11 @@ fn main() {
         stats.load_time.as_millis(),
         stats.jited
     );
-    let cases = cases();
+    let mut cases = cases();
+    if let Some(only) = option("--only") {
+        cases.retain(|case| case.name.contains(&only));
+        assert!(!cases.is_empty(), "no row is called like `{only}`");
+    }
     let mut figures: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for round in 1..=rounds {
         eprint!("\rround {round} of {rounds}");

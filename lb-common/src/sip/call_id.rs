@@ -1,6 +1,6 @@
 //! The value of a Call-ID header: where it lies and its hash, in one pass.
 
-use super::{Window, swar};
+use super::{Window, lines::BLOCK, swar};
 use crate::hash::{HashKey, SipHash};
 
 /// Bytes of a Call-ID that are hashed; of a longer one the first so many, then its length as a
@@ -31,32 +31,56 @@ pub fn call_id<W: Window>(window: &W, value: u32, key: HashKey) -> Option<Option
     let Some(offset) = skip_blanks(window, value)? else {
         return Some(None);
     };
+    window.meet();
     let len = window.len();
     let mut hash = SipHash::new(key);
     let mut at = offset;
-    for i in 0..MAX_HASHED / 8 {
+    let mut done = window.forget(0);
+    // Most are longer than a block; it is read at once.
+    if i64::from(len) - i64::from(at) >= i64::from(BLOCK) {
+        let words = window.block(at)?;
+        if words.iter().fold(0, |all, &word| all | swar::may_have_space(word)) == 0 {
+            words.iter().for_each(|&word| hash.word(word));
+            at = at.wrapping_add(BLOCK);
+            done = BLOCK;
+        }
+    }
+    let (mut at, mut done) = (window.forget(at), window.forget(done));
+    window.meet();
+    let mut tail = 0;
+    let mut is_whole = window.forget(0);
+    for _ in 0..MAX_HASHED / 8 {
+        if window.forget(done) == MAX_HASHED {
+            break;
+        }
         let word = window.ahead(at)?;
         let end = ends(word, len.wrapping_sub(at));
         if end != 0 {
             let rest = swar::first(end);
-            let length = i * 8 + rest;
-            if length == 0 {
-                return Some(None);
-            }
-            let hash = hash.finish(swar::keep(word, rest), length);
-            return Some(Some(CallId { offset, length: window.forget(length), hash }));
+            tail = swar::keep(word, rest);
+            done = window.forget(done.wrapping_add(rest));
+            is_whole = window.forget(1);
+            break;
         }
         hash.word(word);
         at = window.forget(at.wrapping_add(8));
+        done = window.forget(done.wrapping_add(8));
         window.meet();
     }
-    let length = window.long_length(at)?;
-    let length = window.forget(length);
-    if length == MAX_HASHED {
-        return Some(Some(CallId { offset, length, hash: hash.finish(0, MAX_HASHED) }));
+    window.meet();
+    let mut length = done;
+    if window.forget(is_whole) == 0 {
+        length = window.long_length(at)?;
+        length = window.forget(length);
+        if window.forget(length) != MAX_HASHED {
+            hash.word(u64::from(length));
+            done = window.forget(MAX_HASHED + 8);
+        }
     }
-    hash.word(u64::from(length));
-    Some(Some(CallId { offset, length, hash: hash.finish(0, MAX_HASHED + 8) }))
+    if window.forget(length) == 0 {
+        return Some(None);
+    }
+    Some(Some(CallId { offset, length, hash: hash.finish(tail, done) }))
 }
 
 /// Length of a Call-ID whose first [`MAX_HASHED`] bytes end at `at`, at most [`MAX_LENGTH`].

@@ -6,13 +6,10 @@
 
 use super::{
     Window,
-    cursor::Cursor,
-    search::{REACH, is_call_id},
+    lines::{self, EveryLine, Lines, TURNS, Turn},
+    search::is_call_id,
     swar,
 };
-
-/// Turns of a search: one for each block of 32 bytes without a line feed, one for each line feed.
-pub const TURNS: u32 = REACH / 32 + 64;
 
 /// Blanks that may stand between a name and its colon.
 pub const MAX_BLANKS: u32 = 7;
@@ -121,58 +118,44 @@ impl core::fmt::Debug for Headers {
 }
 
 /// Searches behind `from`, the offset of the start line, until all of `needed` (bits of [`need`], at
-/// least one)
-/// are found, at the latest to the blank line.
+/// least one) are found, at the latest to the blank line or to the end of [`TURNS`].
 #[inline(always)]
-pub fn scan<W: Window>(window: &W, needed: u32, from: u32) -> Option<Headers> {
+pub fn scan<W: Lines>(window: &W, needed: u32, from: u32) -> Option<Headers> {
     let mut headers = Headers(window.forget_word(0));
     let mut found = window.forget(0);
     let interest = window.forget_word(interest(needed));
-    let mut cursor = Cursor::before(window, from);
-    // One flat loop that takes a block or a line at each turn: the verifier walks its body once a
-    // turn, not once for each line that a block might have.
+    let mut at = window.forget(from);
     for _ in 0..TURNS {
-        if cursor.needs_block(window) {
-            let Some(block) = cursor.next_block(window, window.len()) else { break };
-            cursor.note(window, block, line_feeds(window.block(block.offset)?));
-        }
-        if !cursor.needs_block(window) {
-            let line = cursor.line(window);
-            let word = window.ahead(line)?;
-            if window.forget_word(interest) >> letter(word) & 1 == 0 {
-                cursor.step(window);
-                continue;
-            }
-            // One way for all names from here on.
-            let name = Name(window.forget(Name::of(word).0));
-            window.meet();
-            if window.forget(name.kind()) == BLANK_LINE {
-                break;
-            }
-            if window.forget(name.kind()) != OTHER {
-                let value = colon(window, line, word, name.length())?;
-                if window.forget(value) != 0 {
-                    headers.note(name, value);
-                    headers = Headers(window.forget_word(headers.0));
-                    found = window.forget(found | 1 << name.kind());
-                    if window.forget(found) & needed == needed {
+        match lines::turn::<EveryLine, W>(window, at)? {
+            Turn::On(next) => at = next,
+            Turn::Line(line) => {
+                at = line;
+                let word = window.ahead(at)?;
+                if window.forget_word(interest) >> letter(word) & 1 != 0 {
+                    // One way for all names from here on.
+                    let name = Name(window.forget(Name::of(word).0));
+                    window.meet();
+                    if window.forget(name.kind()) == BLANK_LINE {
                         break;
+                    }
+                    if window.forget(name.kind()) != OTHER {
+                        let value = colon(window, at, word, name.length())?;
+                        if window.forget(value) != 0 {
+                            headers.note(name, value);
+                            headers = Headers(window.forget_word(headers.0));
+                            found = window.forget(found | 1 << name.kind());
+                            if window.forget(found) & needed == needed {
+                                break;
+                            }
+                        }
                     }
                 }
             }
+            Turn::End => break,
         }
-        cursor.step(window);
+        window.meet();
     }
     Some(headers)
-}
-
-/// One bit for each line feed of a block.
-#[inline(always)]
-fn line_feeds(words: [u64; 4]) -> u32 {
-    swar::gather(swar::equal(words[0], b'\n'))
-        | swar::gather(swar::equal(words[1], b'\n')) << 8
-        | swar::gather(swar::equal(words[2], b'\n')) << 16
-        | swar::gather(swar::equal(words[3], b'\n')) << 24
 }
 
 /// A bit for the first byte of a line: letters of either case have one bit, line ends another.

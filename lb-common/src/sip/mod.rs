@@ -1,24 +1,27 @@
 //! Reading SIP where it lies: in a packet in the kernel, in a buffer on the host.
 
 mod call_id;
-mod cursor;
 mod dialog;
 mod headers;
+mod lines;
 mod replaces;
 mod request_line;
 mod search;
 mod start_line;
-mod swar;
+pub mod swar;
 mod uri;
 mod via;
 mod window;
 
 pub use call_id::{CallId, MAX_HASHED, MAX_LENGTH, MAX_SKIPPED, call_id, long_length};
 pub use dialog::{cseq_method, has_tag};
-pub use headers::{Headers, MAX_BLANKS, TURNS, need, scan};
+pub use headers::{Headers, MAX_BLANKS, need, scan};
+pub use lines::{
+    BLOCK, CallIdLine, EveryLine, Lines, REACH, STRIDE, Stops, TURNS, feeds, may_have_feed,
+};
 pub use replaces::referenced;
 pub use request_line::may_be_request_line;
-pub use search::{BLOCK, Pairs, REACH, SEARCH_TURNS, find_call_id};
+pub use search::find_call_id;
 pub use start_line::{Code, MAX_LEADING, Message, Method, start_line};
 pub use uri::{
     DomainHash, MAX_KEY, MAX_LABELS, Place, Span, Uri, address, domains, request_uri, seek,

@@ -1,8 +1,10 @@
 //! The one way by which the scanner reads bytes.
 
 #[cfg(feature = "user")]
-use super::search::BLOCK;
-use super::search::Pairs;
+use super::{
+    lines::{BLOCK, Lines, STRIDE, Stops, feeds, may_have_feed},
+    swar,
+};
 
 /// A datagram's payload, readable in words.
 ///
@@ -15,14 +17,6 @@ pub trait Window {
     /// The 32 bytes at `offset` as four little-endian words; `None` if they are not all in the
     /// packet.
     fn block(&self, offset: u32) -> Option<[u64; 4]>;
-
-    /// The block at `offset`, each of its words with the one that starts a byte later; `None` if
-    /// the 33 bytes are not all in the packet.
-    fn pairs(&self, offset: u32) -> Option<Pairs>;
-
-    /// How many of the `N` blocks from `offset` on come before the first that `stops`; `None` if
-    /// they, and a byte behind them, are not all in the packet.
-    fn skip<const N: usize>(&self, offset: u32, stops: impl Fn(Pairs) -> bool) -> Option<u32>;
 
     /// The 8 bytes at `offset`, little-endian; `None` if they are not all in the packet.
     fn word(&self, offset: u32) -> Option<u64>;
@@ -53,14 +47,6 @@ pub trait Window {
     /// here, so that it walks what follows once for all paths that come with the same one.
     #[inline(always)]
     fn meet(&self) {}
-
-    /// The upper 32 bits of a number; in the kernel so that comparing them teaches the verifier
-    /// nothing of the whole.
-    #[inline(always)]
-    #[must_use]
-    fn high(&self, number: u64) -> u64 {
-        number >> 32
-    }
 
     /// [`super::long_length`]; a window may call it out of line.
     #[inline(always)]
@@ -161,21 +147,39 @@ impl Window for Payload {
         Some(words)
     }
 
-    fn pairs(&self, offset: u32) -> Option<Pairs> {
-        let (these, next) = (self.block(offset)?, self.block(offset.wrapping_add(1))?);
-        Some([(these[0], next[0]), (these[1], next[1]), (these[2], next[2]), (these[3], next[3])])
-    }
-
-    fn skip<const N: usize>(&self, offset: u32, stops: impl Fn(Pairs) -> bool) -> Option<u32> {
-        for block in 0..N as u32 {
-            if stops(self.pairs(offset.wrapping_add(BLOCK * block))?) {
-                return Some(block);
-            }
-        }
-        Some(N as u32)
-    }
-
     fn word(&self, offset: u32) -> Option<u64> {
         self.at::<8>(offset).map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(feature = "user")]
+impl Payload {
+    /// The words of a block, each with the one that starts a byte later.
+    fn pairs(&self, offset: u32) -> Option<impl Iterator<Item = (u64, u64)>> {
+        Some(self.block(offset)?.into_iter().zip(self.block(offset.wrapping_add(1))?))
+    }
+}
+
+#[cfg(feature = "user")]
+impl Lines for Payload {
+    fn clean<S: Stops>(&self, offset: u32) -> Option<u32> {
+        for place in (0..STRIDE).step_by(BLOCK as usize) {
+            let tests = self.pairs(offset.wrapping_add(place))?;
+            let test = tests.fold(0, |all, (word, next)| all | may_have_feed::<S>(word, next));
+            if test & swar::HIGH_BITS != 0 {
+                return Some(place);
+            }
+        }
+        Some(STRIDE)
+    }
+
+    fn line_feed<S: Stops>(&self, offset: u32) -> Option<u32> {
+        for (place, (word, next)) in (0..).step_by(8).zip(self.pairs(offset)?) {
+            let found = feeds::<S>(word, next);
+            if found != 0 {
+                return Some(place + swar::first(found));
+            }
+        }
+        Some(2 * BLOCK)
     }
 }

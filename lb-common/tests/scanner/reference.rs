@@ -10,14 +10,12 @@ use siphasher::sip::SipHasher13;
 
 /// CR and LF that may stand before the start line.
 const LEADING: usize = 16;
-/// Bytes of a block. A block of the search costs as many turns as it has line feeds, at least one.
+/// Bytes of a block, of a stride, and of a step near the end.
 const BLOCK: usize = 32;
-/// Turns of a search: 64 lines spread over 1,408 bytes at the worst.
-const TURNS: usize = 1408 / BLOCK + 64;
-/// Bytes that the search for the Call-ID skips at once, where so many are left.
-const STRIDE: usize = 4 * BLOCK;
-/// Turns of that search.
-const SEARCH_TURNS: usize = 64 + 1408 / STRIDE + 4 + 1;
+const STRIDE: usize = 128;
+const STEP: usize = 7;
+/// Turns of a search: 64 stops spread over 1,408 bytes at the worst.
+const TURNS: usize = 64 + 1408 / STRIDE + STRIDE / BLOCK + BLOCK / STEP + 1;
 /// Blanks between a name and its colon.
 const NAME_BLANKS: usize = 7;
 /// Bytes before a value: blanks and a fold.
@@ -120,7 +118,7 @@ pub(crate) fn scan(payload: &[u8], needed: u32, from: u32) -> Lines {
     let asked = |header| needed & (header | need::ALL) != 0;
     let mut call_ids = 0;
     let mut found = 0;
-    for start in line_starts(payload, from as usize) {
+    for start in line_starts(payload, from as usize, 0) {
         let line = rest(payload, start);
         if is_blank_line(line) {
             break;
@@ -166,53 +164,49 @@ fn is_blank_line(line: &[u8]) -> bool {
 
 /// Where the value of the first Call-ID line starts, 0 = not found.
 ///
-/// The search looks at lines that start with a byte whose bit 4 is clear. It goes on from line to
-/// line or, where none starts in them, by strides, at the end by blocks. A stride ends before a block
-/// with such a line, or with a byte beyond ASCII; that block takes a turn of its own.
+/// The search stops only at lines that start with a byte whose bit 4 is clear.
 pub(crate) fn find_call_id(payload: &[u8], from: u32) -> u32 {
-    let end = payload.len().saturating_sub(1);
-    let starts_line = |i: usize| payload[i] == b'\n' && payload[i + 1] & 0x10 == 0;
-    let stops = |i: usize| starts_line(i) || (payload[i] | payload[i + 1] & 0x10) ^ b'\n' > 0x80;
-    let mut at = from as usize;
-    for _ in 0..SEARCH_TURNS {
-        if at + STRIDE <= end {
-            match (at..at + STRIDE).find(|&i| stops(i)) {
-                Some(stop) => at += (stop - at) / BLOCK * BLOCK,
-                None => {
-                    at += STRIDE;
-                    continue;
-                }
-            }
-        }
-        let Some(feed) = (at..(at + BLOCK).min(end)).find(|&i| starts_line(i)) else {
-            at += BLOCK;
-            continue;
-        };
-        at = feed + 1;
-        let line = rest(payload, at);
+    for start in line_starts(payload, from as usize, 0x10) {
+        let line = rest(payload, start);
         if is_blank_line(line) {
-            return 0;
+            break;
         }
         let value = ["call-id", "i"].iter().find_map(|name| behind_colon(line, name));
         if let Some(behind) = value {
-            return (at + behind) as u32;
+            return (start + behind) as u32;
         }
     }
     0
 }
 
-/// Where the lines behind the one at `from` start, as far as a search goes.
-fn line_starts(payload: &[u8], from: usize) -> Vec<usize> {
+/// Where the lines behind the one at `from` start whose first byte has none of the bits of `bars`,
+/// as far as a search goes.
+///
+/// It goes on from line to line or, where none starts in them, by strides; a stride ends behind a
+/// block with a byte that is no text, of which only the bits of `bars` of its successor count, too.
+fn line_starts(payload: &[u8], from: usize, bars: u8) -> Vec<usize> {
+    // A line needs a byte behind its line feed.
+    let end = payload.len().saturating_sub(1);
+    let barred = |i: usize| payload[i] | payload[i + 1] & bars;
+    let feed = |range: std::ops::Range<usize>| range.into_iter().find(|&i| barred(i) == b'\n');
     let mut starts = Vec::new();
-    let mut turns = 0;
-    for (i, block) in rest(payload, from).chunks(BLOCK).enumerate() {
-        let feeds = (0..block.len()).filter(|&at| block[at] == b'\n');
-        let behind: Vec<usize> = feeds.map(|at| from + i * BLOCK + at + 1).collect();
-        turns += behind.len().max(1);
-        starts.extend(behind);
-        if turns >= TURNS {
-            starts.truncate(starts.len().saturating_sub(turns - TURNS));
-            break;
+    let mut at = from;
+    for _ in 0..TURNS {
+        if at + STRIDE <= end {
+            let is_no_text = |&i: &usize| !(0x0b..=0x8a).contains(&barred(i));
+            let Some(first) = (at..at + STRIDE).find(is_no_text) else {
+                at += STRIDE;
+                continue;
+            };
+            at += (first - at) / BLOCK * BLOCK;
+        }
+        let span = if at + BLOCK <= end { BLOCK } else { STEP };
+        match feed(at..(at + span).min(end)) {
+            Some(feed) => {
+                at = feed + 1;
+                starts.push(at);
+            }
+            None => at += span,
         }
     }
     starts
