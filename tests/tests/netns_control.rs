@@ -211,7 +211,9 @@ fn traffic_flows_on_after_sigterm_until_detach_cleans_up() {
     assert!(backends.iter().all(|b| b["requests_total"].as_u64() > Some(0)), "{remains}");
     end(&stage, uac, "SIGTERM");
 
-    lb_tests::command::output(sip_lb().args(["detach", "--pin-dir"]).arg(&pins)).unwrap();
+    // On the edge host, as an operator would: it awaits that the kernel has let go of its interfaces.
+    let mut detach = stage.site.edge.command(program());
+    lb_tests::command::output(detach.args(["detach", "--pin-dir"]).arg(&pins)).unwrap();
     assert!(!pins.exists());
     assert!(programs(&stage).is_empty());
     let (code, said) = status(&stage.settings);
