@@ -121,17 +121,15 @@ pub(crate) fn open(open: &mut Open<'_>, name: &'static str, pages: usize) -> Res
 /// The kernel counts rings as locked memory, beyond kernel.perf_event_mlock_kb for each CPU
 /// (perf_event_open(2)).
 fn with_remedy(cause: PerfBufferError) -> io::Error {
-    match &cause {
-        PerfBufferError::MMapError { io_error }
-            if io_error.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            io::Error::other(format!(
-                "{cause}: the rings of all CPUs exceed the memory that may be locked: set \
-                 LimitMEMLOCK=infinity in the unit (`ulimit -l unlimited` in a shell) and restart"
-            ))
-        }
-        _ => io::Error::other(cause),
+    if let PerfBufferError::MMapError { io_error } = &cause
+        && io_error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return io::Error::other(format!(
+            "{cause}: the rings of all CPUs exceed the memory that may be locked: set \
+             LimitMEMLOCK=infinity in the unit (`ulimit -l unlimited` in a shell) and restart"
+        ));
     }
+    io::Error::other(cause)
 }
 
 /// Kind, record and frame of a sample; `None` if it is none of this version's.

@@ -277,11 +277,12 @@ mod tests {
         }
         drop(client);
         let reply = loop {
-            match inbox.recv().await.unwrap() {
-                Request::Quiet(2, reply) => reply.send(()).unwrap(),
-                Request::Unwatch(2, reply) => break reply,
-                _ => panic!("an unexpected request"),
+            let request = inbox.recv().await.unwrap();
+            if let Request::Unwatch(2, reply) = request {
+                break reply;
             }
+            let Request::Quiet(2, reply) = request else { panic!("an unexpected request") };
+            reply.send(()).unwrap();
         };
         reply.send(0).unwrap();
         assert!(task.await.unwrap().is_err(), "nobody to say good-bye to");
